@@ -1,0 +1,359 @@
+"""What is stored and passed around: frozen records. Times (`*_at`) are epoch milliseconds.
+
+JSON that only passes through stays text (`*_json`): it is parsed where somebody looks into it.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from onlooker.domain.jobs import JobKind, JobStatus
+
+
+class KeyScope(StrEnum):
+    """What a key may do; `ADMIN` includes both others."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+class ObservationKind(StrEnum):
+    """The type of an observation."""
+
+    BUGFIX = "bugfix"
+    FEATURE = "feature"
+    REFACTOR = "refactor"
+    CHANGE = "change"
+    DISCOVERY = "discovery"
+    DECISION = "decision"
+    SECURITY_ALERT = "security_alert"
+    SECURITY_NOTE = "security_note"
+    SUMMARY = "summary"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The tenant whose rows a statement may touch; it stands in every predicate."""
+
+    team_id: str
+    project_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: a key's team, the one project it is bound to (None: all of the team), and what it may do."""
+
+    team_id: str
+    project_id: str | None
+    key_id: str | None
+    scopes: frozenset[KeyScope]
+
+    def may(self, scope: KeyScope) -> bool:
+        """Whether this principal has the scope, directly or as admin."""
+        return scope in self.scopes or KeyScope.ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A group of people that share projects."""
+
+    id: str
+    name: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One body of work, in one team; its name is unique there."""
+
+    id: str
+    team_id: str
+    name: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is stored: its hash, never the key."""
+
+    id: str
+    team_id: str
+    project_id: str | None
+    name: str
+    scopes: frozenset[KeyScope]
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One conversation of an agent. `content_session_id` is the agent's own id for it."""
+
+    id: str
+    team_id: str
+    project_id: str
+    content_session_id: str | None
+    external_session_id: str | None
+    agent_id: str | None
+    agent_type: str | None
+    platform_source: str | None
+    metadata_json: str
+    last_seq: int
+    started_at: int
+    ended_at: int | None
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to open, or to find when it is known."""
+
+    id: str
+    content_session_id: str | None = None
+    external_session_id: str | None = None
+    agent_id: str | None = None
+    agent_type: str | None = None
+    platform_source: str | None = None
+    metadata_json: str = "{}"
+    started_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something an agent did. `seq` is its place in its session; an event of no session has none."""
+
+    id: str
+    team_id: str
+    project_id: str
+    session_id: str | None
+    seq: int | None
+    event_key: str
+    api_key_id: str | None
+    source_type: str
+    source_adapter: str
+    source_event_id: str | None
+    event_type: str
+    content_session_id: str | None
+    memory_session_id: str | None
+    payload_json: str
+    metadata_json: str
+    occurred_at: int
+    received_at: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event on its way in: checked, scrubbed, its key derived, not yet given its place.
+
+    With `session_id` the session is known to exist in this project; else `content_session_id` names one that is
+    opened when it is not known. `generate` asks for a generation job.
+    """
+
+    id: str
+    scope: Scope
+    event_key: str
+    source_type: str
+    source_adapter: str
+    event_type: str
+    payload_json: str
+    occurred_at: int
+    received_at: int
+    session_id: str | None = None
+    content_session_id: str | None = None
+    memory_session_id: str | None = None
+    source_event_id: str | None = None
+    platform_source: str | None = None
+    agent_id: str | None = None
+    agent_type: str | None = None
+    api_key_id: str | None = None
+    metadata_json: str = "{}"
+    generate: bool = True
+    tool_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A generation job: the row that decides, whatever the queue says.
+
+    `attempts` counts takes that were not given back, `failures` the job's own failed ones, `outages` those that were
+    the provider's. While `lease_token` is set and `lease_until` (database clock) lies ahead, its holder alone may write.
+    """
+
+    id: str
+    team_id: str
+    project_id: str
+    session_id: str | None
+    seq: int | None
+    kind: JobKind
+    status: JobStatus
+    source_type: str
+    source_id: str
+    tool_name: str | None
+    api_key_id: str | None
+    attempts: int
+    max_attempts: int
+    failures: int
+    outages: int
+    held_reason: str | None
+    next_attempt_at: int
+    lease_token: str | None
+    lease_until: int | None
+    leased_by: str | None
+    last_error: str | None
+    prompt_version: str | None
+    provider: str | None
+    model: str | None
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    calls: int
+    cost_microusd: int
+    created_at: int
+    updated_at: int
+    started_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    cancelled_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of one `NewEvent`: the row that is stored, its job if it has one, and whether it was there before."""
+
+    event: Event
+    job: Job | None
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange of a session: from a prompt to the agent's closing message; events with first_seq < seq <= last_seq."""
+
+    id: str
+    session_id: str
+    ordinal: int
+    first_seq: int
+    last_seq: int
+    ended_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An observation as a provider makes it, before it is stored.
+
+    `sources` are indexes into the events that the provider was given; empty means all of them.
+    """
+
+    kind: ObservationKind
+    title: str
+    subtitle: str = ""
+    narrative: str = ""
+    facts: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
+    files_read: tuple[str, ...] = ()
+    files_modified: tuple[str, ...] = ()
+    sources: tuple[int, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """The text of the whole: title, subtitle, narrative and `- fact` lines, blank lines between."""
+        parts = [self.title, self.subtitle, self.narrative, "\n".join(f"- {fact}" for fact in self.facts)]
+        return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class NewObservation:
+    """A draft with its place: who made it, from what, and when it happened."""
+
+    id: str
+    draft: Draft
+    generation_key: str
+    occurred_at: int
+    created_at: int
+    content: str
+    session_id: str | None = None
+    created_by_job_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    prompt_version: str | None = None
+    platform_source: str | None = None
+    metadata_json: str = "{}"
+    sources: tuple["NewSource", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewSource:
+    """What an observation was made from. The event's key outlives the event."""
+
+    source_type: str
+    source_id: str
+    event_id: str | None = None
+    event_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A stored link from an observation to what it was made from."""
+
+    id: str
+    observation_id: str
+    source_type: str
+    source_id: str
+    event_id: str | None
+    event_key: str | None
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A short, structured, searchable note on what happened."""
+
+    id: str
+    team_id: str
+    project_id: str
+    session_id: str | None
+    kind: ObservationKind
+    title: str
+    subtitle: str
+    narrative: str
+    facts: tuple[str, ...]
+    concepts: tuple[str, ...]
+    files_read: tuple[str, ...]
+    files_modified: tuple[str, ...]
+    content: str
+    generation_key: str
+    created_by_job_id: str | None
+    provider: str | None
+    model: str | None
+    prompt_version: str | None
+    platform_source: str | None
+    metadata_json: str
+    hidden: bool
+    superseded_by: str | None
+    occurred_at: int
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An observation that a search found, and how well it fits (higher is better)."""
+
+    observation: Observation
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFilter:
+    """What may be found, beside the project; None and empty mean no restriction. Times are epoch milliseconds."""
+
+    kinds: frozenset[ObservationKind] = field(default_factory=frozenset)
+    platform_source: str | None = None
+    file: str | None = None
+    since: int | None = None
+    until: int | None = None

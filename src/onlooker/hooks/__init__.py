@@ -1,0 +1,1 @@
+"""What runs on the agent side. Imports nothing of Onlooker."""

@@ -1,0 +1,1 @@
+"""HTTP: routes, authentication, shapes. Every rule lives in the services below."""

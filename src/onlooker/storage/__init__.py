@@ -1,0 +1,1 @@
+"""The database: one source for SQLite and Postgres. Above it nothing knows SQLAlchemy, the SQL queue aside."""

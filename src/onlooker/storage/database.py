@@ -1,0 +1,319 @@
+"""Open a database and run transactions on it; `tx` and `read` are the only ways in.
+
+A transaction is a plain function of a connection. On SQLite all of a process' writes run in one thread, and
+transactions that wait at the same time share one commit, each in a savepoint of its own: the disk is asked once.
+On Postgres each runs on a pooled connection. The function may run twice (after a deadlock), so it must not have
+effects outside the database.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from onlooker.domain.errors import Misconfigured, StorageUnavailable
+from onlooker.host import boot_id, now_ms, steady_ms
+from onlooker.storage import dialect
+
+__all__ = ["Connection", "Database", "open_database"]
+
+T = TypeVar("T")
+
+READERS = 4
+BUSY_TIMEOUT_MS = 10_000
+LARGEST_GROUP = 256
+"""Transactions that may share one commit. More only makes the first of them wait longer."""
+
+
+class Database(Protocol):
+    """A database that is open. `name` is `sqlite` or `postgresql`; `url` is free of the password."""
+
+    name: str
+    url: str
+
+    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """Run `work` in a transaction and return its result after the commit.
+
+        An exception of `work` rolls back its own writes and no other's. With `durable=False` a power cut may take
+        the commit, never a crash of the process: for the queue, which the outbox refills.
+
+        Raises `StorageUnavailable`; with `outcome_unknown` where the reply to a commit was lost.
+        """
+        ...
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which only reads, beside the writers. Raises `StorageUnavailable`."""
+        ...
+
+
+@asynccontextmanager
+async def open_database(url: str, *, pool_size: int = 10, timeout_s: float = 10) -> AsyncIterator[Database]:
+    """Open the database of a `sqlite:///` or `postgresql://` URL; it is closed, its work done, on leaving.
+
+    A SQLite file is created with mode 0600. Raises `Misconfigured` for any other URL. The schema is not touched:
+    see `storage.schema`.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == dialect.SQLITE:
+        sqlite = SqliteDatabase(parsed)
+        try:
+            yield sqlite
+        finally:
+            await sqlite.close()
+    elif parsed.get_backend_name() in {dialect.POSTGRES, "postgres"}:
+        from onlooker.storage.postgres import PostgresDatabase  # noqa: PLC0415 - asyncpg comes with an extra
+
+        postgres = PostgresDatabase(parsed, pool_size=pool_size, timeout_s=timeout_s)
+        try:
+            yield postgres
+        finally:
+            await postgres.close()
+    else:
+        raise Misconfigured([f"ONLOOKER_DATABASE_URL must begin with sqlite:/// or postgresql://, not {url[:12]!r}"])
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One transaction on its way through the writer thread."""
+
+    run: Callable[[Connection], Any]
+    durable: bool
+    answer: asyncio.Future[Any]
+    abandoned: bool = False
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Clock:
+    """What `database_now()` answers on SQLite: the steady clock plus an offset that all processes of a boot share."""
+
+    offset_ms: int = field(default_factory=lambda: now_ms() - steady_ms())
+
+    def __call__(self) -> int:
+        return steady_ms() + self.offset_ms
+
+
+class SqliteDatabase:
+    """SQLite: one writer thread with group commit, a few reader threads with connections of their own."""
+
+    name = dialect.SQLITE
+
+    def __init__(self, url: URL) -> None:
+        self.url = url.render_as_string(hide_password=True)
+        self._path = url.database or ""
+        if not self._path or self._path == ":memory:":
+            raise Misconfigured(["ONLOOKER_DATABASE_URL must name a file: an in-memory database forgets everything"])
+        self._clock = _Clock()
+        _create_private(Path(self._path))
+        self._durable = self._engine(synchronous="FULL")
+        self._relaxed = self._engine(synchronous="NORMAL")
+        self._reading = self._engine(synchronous="FULL", writes=False)
+        self._reader_connections = threading.local()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="onlooker-read")
+        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write, name="onlooker-write", daemon=True)
+        self._writer.start()
+
+    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """See `Database.tx`."""
+        if self._closed:
+            raise StorageUnavailable("the database is closed")
+        asked = _Work(work, durable, asyncio.get_running_loop().create_future())
+        self._waiting.put(asked)
+        try:
+            answer: T = await asked.answer
+        except asyncio.CancelledError:
+            asked.abandoned = True
+            raise
+        return answer
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """See `Database.read`."""
+        if self._closed:
+            raise StorageUnavailable("the database is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def close(self) -> None:
+        """Finish what was asked, then close every connection. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._waiting.put(None)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._writer.join)
+        await loop.run_in_executor(None, self._readers.shutdown)
+        for engine in (self._durable, self._relaxed, self._reading):
+            engine.dispose()
+
+    def share_clock(self, conn: Connection) -> bool:
+        """Take the clock that this boot's first process left in the schema row, or leave ours; whether it is new."""
+        row = conn.exec_driver_sql("SELECT boot, clock_offset_ms FROM schema_info WHERE id = 1").one_or_none()
+        if row is not None and row[0] == boot_id() and row[1] is not None:
+            self._clock.offset_ms = int(row[1])
+            return False
+        conn.exec_driver_sql(
+            "UPDATE schema_info SET boot = ?, clock_offset_ms = ? WHERE id = 1", (boot_id(), self._clock.offset_ms)
+        )
+        return True
+
+    def _engine(self, *, synchronous: str, writes: bool = True) -> Engine:
+        """An engine whose every connection is set up as SQLite needs it."""
+        engine = create_engine(
+            f"sqlite:///{self._path}",
+            poolclass=NullPool,
+            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000, "cached_statements": 256},
+        )
+
+        @event.listens_for(engine, "connect")
+        def set_up(connection: sqlite3.Connection, _record: object) -> None:
+            # The driver's own BEGIN comes late, at the first write, where a reader that upgrades fails at once.
+            connection.isolation_level = None
+            connection.create_function("database_now", 0, self._clock)
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            if writes:
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute("PRAGMA cache_size = -16000")
+            if not writes:
+                connection.execute("PRAGMA query_only = ON")
+
+        @event.listens_for(engine, "begin")
+        def begin(conn: Connection) -> None:
+            conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+        return engine
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        """In a reader thread: one snapshot for all of `work`."""
+        try:
+            conn = getattr(self._reader_connections, "conn", None)
+            if conn is None:
+                conn = self._reader_connections.conn = self._reading.connect()
+            with _fresh_after_failure(self._reader_connections, conn), conn.begin():
+                return work(conn)
+        except DBAPIError as error:
+            raise dialect.unavailable(error) or error from error
+
+    def _write(self) -> None:
+        """The writer thread: take what waits, run it, commit once, answer all."""
+        connections = threading.local()
+        while (first := self._waiting.get()) is not None:
+            group, ending = [first], False
+            with contextlib.suppress(queue.Empty):
+                while len(group) < LARGEST_GROUP:
+                    more = self._waiting.get_nowait()
+                    if more is None:
+                        ending = True
+                        break
+                    group.append(more)
+            group = [work for work in group if not work.abandoned]
+            if group:
+                self._run_group(connections, group)
+                _answer(group)
+            if ending:
+                break
+        for conn in vars(connections).values():
+            conn.close()
+
+    def _run_group(self, connections: threading.local, group: list[_Work]) -> None:
+        """Run a group's transactions in one; each fails alone, save that the commit is everybody's."""
+        durable = any(work.durable for work in group)
+        name = "durable" if durable else "relaxed"
+        try:
+            conn = getattr(connections, name, None)
+            if conn is None:
+                conn = (self._durable if durable else self._relaxed).connect()
+                setattr(connections, name, conn)
+            with _fresh_after_failure(connections, conn, name):
+                if len(group) == 1:
+                    with conn.begin():
+                        group[0].result = group[0].run(conn)
+                    return
+                with conn.begin():
+                    for work in group:
+                        _run_in_savepoint(conn, work)
+        except DBAPIError as error:
+            _fail_all(group, dialect.unavailable(error) or error)
+        except BaseException as error:  # noqa: BLE001 - it is handed to every caller of the group
+            _fail_all(group, error)
+
+
+def _run_in_savepoint(conn: Connection, work: _Work) -> None:
+    """Run one transaction of a group; its failure undoes its own writes only.
+
+    A failure that ended the whole transaction (disk full, I/O error) is everybody's, and raised.
+    """
+    conn.exec_driver_sql("SAVEPOINT work")
+    try:
+        work.result = work.run(conn)
+    except BaseException as error:
+        raw = conn.connection.driver_connection
+        if raw is None or not raw.in_transaction:
+            raise
+        conn.exec_driver_sql("ROLLBACK TO work")
+        translated = dialect.unavailable(error) if isinstance(error, DBAPIError) else None
+        work.error = translated or error
+    conn.exec_driver_sql("RELEASE work")
+
+
+def _fail_all(group: list[_Work], error: BaseException) -> None:
+    for work in group:
+        work.error = work.error or error
+
+
+def _answer(group: list[_Work]) -> None:
+    """Wake each caller in its own event loop, one wake-up a loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Work]] = {}
+    for work in group:
+        by_loop.setdefault(work.answer.get_loop(), []).append(work)
+    for loop, works in by_loop.items():
+        # A loop that was closed meanwhile has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, works)
+
+
+def _resolve(works: list[_Work]) -> None:
+    for work in works:
+        if work.answer.done():
+            continue
+        if work.error is not None:
+            work.answer.set_exception(work.error)
+        else:
+            work.answer.set_result(work.result)
+
+
+@contextmanager
+def _fresh_after_failure(connections: threading.local, conn: Connection, name: str = "conn") -> Iterator[None]:
+    """Drop a connection whose database failed, so that the next transaction opens the file anew."""
+    try:
+        yield
+    except DBAPIError as error:
+        if dialect.unavailable(error) is not None:
+            with contextlib.suppress(DBAPIError):
+                conn.close()
+            vars(connections).pop(name, None)
+        raise
+
+
+def _create_private(path: Path) -> None:
+    """Make sure that the file exists and that only its owner can read it; SQLite's own files take its mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise Misconfigured([f"the database {path} cannot be opened: {error.strerror}"]) from error

@@ -1,0 +1,126 @@
+"""The few places where SQLite and Postgres differ, each behind one name.
+
+SQLAlchemy speaks for the rest; code above this module is written once.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, Connection, Insert, Table, bindparam, cast, func, select, text
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+
+from onlooker.domain.errors import StorageUnavailable
+
+SQLITE = "sqlite"
+POSTGRES = "postgresql"
+
+SQLITE_UNAVAILABLE = frozenset({5, 6, 7, 8, 10, 11, 13, 14, 26})
+"""Primary result codes: BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB."""
+
+POSTGRES_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
+"""SQLSTATE classes: connection, resources, operator intervention (shutdown), system error."""
+
+POSTGRES_UNAVAILABLE = frozenset({"25006", "55P03", "40P01", "40001", "3D000", "28P01"})
+"""Read-only, lock not available, deadlock, serialisation, no such database, bad password."""
+
+POSTGRES_RETRY = frozenset({"40P01", "40001"})
+
+
+class database_now(GenericFunction[int]):  # noqa: N801 - it is spelled as the SQL function it is
+    """The database's own clock in epoch milliseconds: the one that leases and due times are told in.
+
+    On Postgres it goes on within a transaction (`now()` stands still while it waits for a lock). On SQLite
+    `database.py` registers it: the steady clock of this boot, so that a clock that jumps moves no lease.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(database_now, POSTGRES)
+def _postgres_now(_element: database_now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+def read_clock(conn: Connection) -> int:
+    """The database's clock, in epoch milliseconds."""
+    return int(conn.execute(select(database_now())).scalar_one())
+
+
+def is_sqlite(conn: Connection) -> bool:
+    """Whether this connection is to SQLite."""
+    return conn.dialect.name == SQLITE
+
+
+_LOCKS = text("SELECT pg_advisory_xact_lock(hashtextextended(k, 0)) FROM unnest(CAST(:keys AS TEXT[])) AS k")
+
+
+def lock_keys(conn: Connection, keys: Iterable[str]) -> None:
+    """Hold these names until the transaction ends, in sorted order so that two transactions cannot wait in a ring.
+
+    A statement of its own: under READ COMMITTED the statements after it see what was committed before the lock was
+    given. SQLite's transactions are BEGIN IMMEDIATE, which is this lock and more.
+    """
+    if not is_sqlite(conn) and (wanted := sorted(set(keys))):
+        conn.execute(_LOCKS, {"keys": wanted})
+
+
+def insert_new(conn: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> int:
+    """Insert the rows whose keys are new and leave those that are known; the count of new ones.
+
+    The rows are written in the order given; sort them by key where several processes may write the same keys.
+    """
+    if not rows:
+        return 0
+    if is_sqlite(conn):
+        return conn.exec_driver_sql(_sqlite_insert(table, names), list(rows)).rowcount
+    columns = zip(*rows, strict=True)
+    return conn.execute(_postgres_insert(table, names), dict(zip(names, map(list, columns), strict=True))).rowcount
+
+
+@cache
+def _sqlite_insert(table: Table, names: tuple[str, ...]) -> str:
+    """Plain text for executemany of tuples: compiled parameters cost a fifth of the throughput."""
+    places = ", ".join("?" for _ in names)
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of declared columns
+
+
+@cache
+def _postgres_insert(table: Table, names: tuple[str, ...]) -> Insert:
+    """One array a column: a batch of any size is one statement that is prepared once."""
+    arrays = [cast(bindparam(name), ARRAY(table.c[name].type)) for name in names]
+    given = func.unnest(*arrays).table_valued(*names, name="given")
+    return postgres_insert(table).from_select(list(names), select(*given.c)).on_conflict_do_nothing()
+
+
+def unavailable(error: DBAPIError, *, outcome_unknown: bool = False) -> StorageUnavailable | None:
+    """What a driver's error means to a caller: the database is not there, or (None) the statement was wrong.
+
+    Decided by result code or SQLSTATE, never by words; the message names the kind of failure and no row's content.
+    """
+    cause = error.orig
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        if code & 0xFF not in SQLITE_UNAVAILABLE:
+            return None
+        name = getattr(cause, "sqlite_errorname", "SQLITE_ERROR")
+        return StorageUnavailable(f"the database answered {name}: {cause}", outcome_unknown=outcome_unknown)
+    state = getattr(cause, "sqlstate", None)
+    if state is None:
+        lost = error.connection_invalidated or isinstance(getattr(cause, "__cause__", None), OSError)
+        if not lost and not isinstance(cause, OSError):
+            return None
+        return StorageUnavailable("the connection to the database is gone", outcome_unknown=outcome_unknown)
+    if state[:2] in POSTGRES_UNAVAILABLE_CLASSES or state in POSTGRES_UNAVAILABLE:
+        return StorageUnavailable(f"the database answered SQLSTATE {state}", outcome_unknown=outcome_unknown)
+    return None
+
+
+def worth_retrying(error: DBAPIError) -> bool:
+    """Whether the same transaction can succeed when run again at once: a deadlock's loser."""
+    return getattr(error.orig, "sqlstate", None) in POSTGRES_RETRY

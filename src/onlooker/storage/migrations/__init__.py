@@ -1,0 +1,1 @@
+"""Migrations, oldest first. Each is explicit: it does not change when the tables' declaration does."""

@@ -1,0 +1,39 @@
+"""Logging set-up and metric names. Logs carry ids, counts and reasons, and never a user's content."""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+def set_up_logging(level: str, *, stream: TextIO = sys.stderr) -> None:
+    """Log to the stream: lines for a person on a terminal, JSON elsewhere. A second call replaces the first."""
+    person = stream.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # A traceback shows code, not values; local variables would show a user's content.
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+class Metrics:
+    """The counters of one process, in a registry of their own so that tests can have many."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter("onlooker_events", "Events stored", ("duplicate",), registry=self.registry)
+        self.jobs = Counter("onlooker_jobs", "Job runs by outcome", ("outcome",), registry=self.registry)
+        self.observations = Counter("onlooker_observations", "Observations stored", registry=self.registry)
+        self.call_s = Histogram("onlooker_provider_call_seconds", "Time of a provider's call", registry=self.registry)
+        self.waiting = Gauge("onlooker_waiting_events", "Events that wait for the database", registry=self.registry)
