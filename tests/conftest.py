@@ -1,0 +1,91 @@
+"""What any test may ask for: databases and servers. How they are had is in `servers.py`."""
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import redis
+
+from postgres_admin import admin_execute, client_connections, with_database
+from servers import PostgresServer, RedisServer, ServerFailed, ServerMissing, postgres_server, redis_server
+
+# The same examples in every run, so that a failure is a change of ours.
+# `make test ARGS=--hypothesis-profile=explore` looks for new ones.
+hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=1000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("fixed")
+
+CLOSED_WITHIN_S = 5.0
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A Postgres shared by the session, as an account that may create databases."""
+    if given := os.environ.get("ONLOOKER_TEST_POSTGRES_URL"):
+        yield given
+        return
+    try:
+        with postgres_server() as server:
+            yield server.url
+    except (ServerMissing, ServerFailed) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of a new, empty database, dropped afterwards. A connection that the test left open fails it."""
+    name = f"onlooker_test_{secrets.token_hex(8)}"
+    admin_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template0")
+    try:
+        yield with_database(postgres_url, name)
+        left = client_connections(postgres_url, name, closed_within_s=CLOSED_WITHIN_S)
+    finally:
+        admin_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    if left:
+        pytest.fail(f"connections left open {CLOSED_WITHIN_S} s after the test: {left}", pytrace=False)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A Postgres for one test that stops, kills or freezes it."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except (ServerMissing, ServerFailed) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis or Valkey shared by the session, empty at its start."""
+    if given := os.environ.get("ONLOOKER_TEST_REDIS_URL"):
+        with redis.Redis.from_url(given) as client:
+            if client.dbsize():
+                pytest.fail("ONLOOKER_TEST_REDIS_URL names a database that is not empty; tests empty it", pytrace=False)
+        yield given
+        return
+    try:
+        with redis_server() as server:
+            yield server.url
+    except (ServerMissing, ServerFailed) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def redis_database(redis_url: str) -> Iterator[str]:
+    """The URL of an empty Redis database, emptied again afterwards."""
+    yield redis_url
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis or Valkey for one test that stops, kills or freezes it."""
+    try:
+        with redis_server() as server:
+            yield server
+    except (ServerMissing, ServerFailed) as error:
+        pytest.fail(str(error), pytrace=False)
