@@ -302,7 +302,7 @@ class RedisServer(Server):
     def _command(self) -> Sequence[str | Path]:
         return [self.binary, self._config]
 
-    def _is_ready(self, pid: int) -> bool:  # noqa: ARG002 - the password is this server's alone, so an answer is its
+    def _is_ready(self, pid: int) -> bool:
         with redis.Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
             try:
                 return bool(client.ping())
