@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from pathlib import Path
+from traceback import extract_tb
 from typing import TextIO
 
 import structlog
@@ -17,14 +19,17 @@ def set_up_logging(level: str, *, stream: TextIO = sys.stderr) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # A traceback shows code, not values; local variables would show a user's content.
-            structlog.processors.format_exc_info,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+
+
+def place_of(error: BaseException) -> list[str]:
+    """Where an exception was raised, outermost first, without its message: that may quote what a user wrote."""
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)]
 
 
 class Metrics:

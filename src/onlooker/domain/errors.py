@@ -61,8 +61,10 @@ class Unavailable(OnlookerError):
 
 
 class StorageUnavailable(Unavailable):
-    """The database cannot be reached, is locked, full or read-only. Nothing of the transaction was stored,
-    unless `outcome_unknown`: then the commit was sent and its reply was lost, so read before trying again.
+    """The database cannot be reached, is locked, full or read-only.
+
+    Nothing of the transaction was stored, unless `outcome_unknown`: then the commit was sent and its reply was lost,
+    so read again before anything else.
     """
 
     def __init__(self, message: str, retry_after_s: float = 1.0, *, outcome_unknown: bool = False) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from onlooker.domain.jobs import JobKind
-from onlooker.domain.models import Draft, Event
+from onlooker.domain.models import Draft, Event, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,15 @@ class GenerationRequest:
     idempotency_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one answer as the provider counts them, and how many calls it took."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationAnswer:
-    """What the provider made of it. No drafts is success too: nothing deserves a note, and `skip_reason` may say why."""
+    """What the provider made of it. No drafts is success too: nothing deserves a note, and `skip_reason` says why."""
 
     drafts: tuple[Draft, ...]
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     model: str | None = None
     skip_reason: str | None = None
 

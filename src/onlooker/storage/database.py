@@ -176,6 +176,7 @@ class SqliteDatabase:
         engine = create_engine(
             f"sqlite:///{self._path}",
             poolclass=NullPool,
+            hide_parameters=True,
             connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000, "cached_statements": 256},
         )
 

@@ -81,6 +81,7 @@ async def _commit(conn: AsyncConnection) -> None:
 def _engine(url: URL, pool_size: int, timeout_s: float, *, synchronous_commit: str) -> AsyncEngine:
     return create_async_engine(
         url,
+        hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=timeout_s,

@@ -1,0 +1,109 @@
+"""The outbox: every queued row gets its message, whatever happens to the queue.
+
+To **ring** a job is to enqueue its message. A message only says that its lane has work; ringing twice is harmless.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from onlooker.domain.errors import QueueUnavailable, StorageUnavailable
+from onlooker.domain.jobs import KIND_LANES
+from onlooker.domain.models import Job
+from onlooker.queue.contract import Lane, Message, QueueEngine
+from onlooker.storage import heads
+from onlooker.storage.database import Database
+
+RECONCILE_EVERY_S = 30.0
+LOOK_EVERY_S = 2.0
+"""How soon after a failed ring everything is rung again."""
+
+log = structlog.get_logger(__name__)
+
+
+def lane_of(job: Job) -> Lane:
+    """The lane that a job's message stands in: its session's, else its kind's."""
+    return Lane.kind(KIND_LANES[job.kind]) if job.session_id is None else Lane.session(job.session_id)
+
+
+def message_of(job: Job) -> Message:
+    """A job's message: its id, kind and tool name, and nothing of what was observed."""
+    return Message(id=job.id, type=str(job.kind), tool_name=job.tool_name)
+
+
+class Outbox:
+    """Publishes jobs after their commit, and reconciles the queue with the rows."""
+
+    def __init__(self, database: Database, queue: QueueEngine) -> None:
+        self._database = database
+        self._queue = queue
+        self._epoch: str | None = None
+        self._owes_rings = True
+
+    async def publish(self, jobs: Sequence[Job]) -> bool:
+        """Ring these jobs; False when the queue is away. Then their rows stay queued and are rung later."""
+        if not jobs:
+            return True
+        try:
+            await self._queue.enqueue_many([(lane_of(job), message_of(job)) for job in jobs], replace_finished=True)
+        except QueueUnavailable as error:
+            self._owes_rings = True
+            log.warning("jobs not queued yet", jobs=len(jobs), reason=str(error))
+            return False
+        return True
+
+    async def release_dead(self) -> int:
+        """Put back what dead processes of this machine held, in the rows first and then in the queue; the count."""
+        holders = await self._database.read(heads.dead_holders)
+        released = await self._database.tx(lambda conn: heads.release_held_by(conn, holders)) if holders else []
+        return await self._queue.release_dead() + len(released)
+
+    async def reconcile(self) -> int:
+        """Put back what nobody holds, and ring every head that is due (R10); how many were rung.
+
+        Raises `StorageUnavailable`. When the queue is away nothing is lost: the next call rings everything.
+        """
+        while await self._database.tx(heads.expire_leases) == heads.PAGE:
+            pass
+        everything = await self._lost_messages()
+        rung, place = 0, heads.Place()
+        while not place.is_end:
+            here = place
+
+            def ring(conn: heads.Connection, here: heads.Place = here) -> tuple[list[Job], heads.Place]:
+                heads.lock_reconcile(conn)
+                return heads.ring_page(conn, here, everything=everything)
+
+            jobs, place = await self._database.tx(ring)
+            if not await self.publish(jobs):
+                return rung
+            rung += len(jobs)
+        self._owes_rings = False
+        return rung
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reconcile now and every 30 s until `stop`; an outage of a part is waited out."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not stop.is_set():
+            if self._owes_rings or loop.time() >= due:
+                due = loop.time() + RECONCILE_EVERY_S
+                try:
+                    if rung := await self.reconcile():
+                        log.info("rang jobs that waited", jobs=rung)
+                except StorageUnavailable as error:
+                    log.warning("cannot reconcile yet", reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+
+    async def _lost_messages(self) -> bool:
+        """Whether the queue's store began anew, or a ring failed, since the last time that all were rung."""
+        try:
+            epoch = await self._queue.epoch()
+        except QueueUnavailable:
+            self._owes_rings = True
+            return True
+        changed, self._epoch = epoch != self._epoch, epoch
+        return changed or self._owes_rings

@@ -1,0 +1,215 @@
+"""The worker: claim, run, confirm; renew while it runs; drain on stop.
+
+A message says only that its lane has work (R2). The job's lease, which lives in the database, is the authority: its
+loss cancels the call, the loss of the queue's claim does not (R11).
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from onlooker.domain.errors import ClaimLost, OnlookerError, QueueUnavailable, StorageUnavailable
+from onlooker.domain.jobs import LEASE_RENEWAL_MS, LONGEST_PARK_ON_QUEUE_MS
+from onlooker.queue.contract import Claim, QueueEngine
+from onlooker.services.generate import Generate
+from onlooker.services.outbox import Outbox
+from onlooker.storage import workers
+from onlooker.storage.database import Database
+from onlooker.storage.jobs import NOTHING, Later, Taken
+
+CLAIM_WAIT_S = 5.0
+OUTAGE_PAUSE_S = 1.0
+HEARTBEAT_S = 10.0
+DRAIN_S = 10.0
+"""How long running calls may go on after stop, before their jobs are given back."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Worker:
+    """Serves `concurrency` lanes at a time. `on_settled` is told the id of each job that reached an end."""
+
+    database: Database
+    queue: QueueEngine
+    generate: Generate
+    outbox: Outbox
+    identity: str
+    worker_id: str
+    concurrency: int = 32
+    on_settled: Callable[[str], None] = lambda _job_id: None
+    renewal_s: float = LEASE_RENEWAL_MS / 1000
+    drain_s: float = DRAIN_S
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then drain: running calls get `drain_s`, the rest goes back (R12)."""
+        await self._release_dead()
+        beating = asyncio.create_task(self._beat(stop))
+        serving = [asyncio.create_task(self._serve(stop)) for _ in range(self.concurrency)]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            # A serving task ends only by stop or by a defect, and a defect must not pass as an idle worker.
+            await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            await asyncio.wait(serving, timeout=self.drain_s)
+            for task in serving:
+                task.cancel()
+            ended = await asyncio.gather(*serving, return_exceptions=True)
+        finally:
+            for task in (*serving, stopping, beating):
+                task.cancel()
+            await asyncio.gather(*serving, stopping, beating, return_exceptions=True)
+            with contextlib.suppress(StorageUnavailable):
+                await self.database.tx(lambda conn: workers.leave(conn, self.worker_id))
+        for outcome in ended:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+                raise outcome
+
+    async def _release_dead(self) -> None:
+        """What dead processes of this machine held is served again at once, not when its leases end."""
+        try:
+            if released := await self.outbox.release_dead():
+                log.info("released what dead processes held", released=released)
+        except (StorageUnavailable, QueueUnavailable) as error:
+            log.warning("cannot look for dead processes yet", reason=str(error))
+
+    async def _beat(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(StorageUnavailable):
+                await self.database.tx(
+                    lambda conn: workers.beat(conn, self.worker_id, self.identity, "worker"), durable=False
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        """One lane at a time, again and again."""
+        claim: Claim | None = None
+        while True:
+            try:
+                if claim is None:
+                    if stop.is_set():
+                        return
+                    claim = await self._claim(stop)
+                    if claim is None:
+                        continue
+                claim = await self._handle(claim, stop)
+            except (QueueUnavailable, StorageUnavailable) as error:
+                claim = None
+                log.warning("waiting for a part that is away", reason=str(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), OUTAGE_PAUSE_S)
+
+    async def _claim(self, stop: asyncio.Event) -> Claim | None:
+        """The next claim, or None on stop: a claim that arrives as stop is set goes back."""
+        claiming = asyncio.create_task(self.queue.claim(wait_s=CLAIM_WAIT_S))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if not claiming.done():
+            claiming.cancel()
+        try:
+            return await claiming
+        except asyncio.CancelledError:
+            return None
+
+    async def _handle(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
+        """Serve one message; the next claim, where confirming brought one."""
+        taken = await self.generate.take(claim.message.id)
+        if isinstance(taken, Later):
+            await self._park(claim, taken.delay_ms)
+            return None
+        if taken == NOTHING:
+            return await self._next(claim, stop)
+        try:
+            delay_ms = await self._run(claim, taken)
+        except ClaimLost:
+            log.warning("lease lost, nothing written", job=taken.head.id)
+            await self.queue.release(claim)
+            return None
+        for job in taken.jobs:
+            self.on_settled(job.id)
+        if delay_ms is not None:
+            await self._park(claim, delay_ms)
+            return None
+        return await self._next(claim, stop)
+
+    async def _next(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
+        """Confirm, ring the lane's head if it is due (R7), and claim."""
+        session_id = claim.lane.session_id
+        if session_id is None:
+            if stop.is_set():
+                await self.queue.confirm(claim)
+                return None
+            return (await self.queue.confirm_and_claim(claim, wait_s=0))[1]
+        await self.queue.confirm(claim)
+        head = await self.generate.next_head(session_id)
+        if head is not None:
+            await self.outbox.publish([head])
+        return None
+
+    async def _park(self, claim: Claim, delay_ms: int) -> None:
+        """A short delay is kept by the message, a long one by the row alone (R9)."""
+        if delay_ms <= LONGEST_PARK_ON_QUEUE_MS:
+            await self.queue.release(claim, delay_ms=delay_ms)
+        else:
+            await self.queue.confirm(claim)
+
+    async def _run(self, claim: Claim, taken: Taken) -> int | None:
+        """Run the job while its lease is renewed. Raises `ClaimLost` when the lease went; the call is cancelled then.
+
+        On cancellation (the drain's end) the run is given back, the row first and then the message.
+        """
+        running = asyncio.create_task(self.generate.run(taken))
+        renewing = asyncio.create_task(self._renew(claim, taken))
+        try:
+            await asyncio.wait({running, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            running.cancel()
+            await asyncio.wait({running})
+            if not running.cancelled() and running.exception() is None:
+                return running.result()
+            raise ClaimLost("the job's lease is gone")
+        except asyncio.CancelledError:
+            running.cancel()
+            await asyncio.wait({running})
+            with contextlib.suppress(OnlookerError):
+                await self.generate.give_back(taken, reason="the worker stopped")
+                await self.queue.release(claim)
+            raise
+        finally:
+            renewing.cancel()
+            await asyncio.wait({renewing})
+
+    async def _renew(self, claim: Claim, taken: Taken) -> None:
+        """Renew both leases, the database's first; returns when the job's is gone.
+
+        By this process' own monotonic clock the lease is gone when its length has passed since the last renewal that
+        succeeded was *sent*, whatever the database's clock does.
+        """
+        lease_s = self.generate.lease_ms / 1000
+        held_since = time.monotonic()
+        wait_s = self.renewal_s
+        while True:
+            await asyncio.sleep(max(0.0, min(wait_s, held_since + lease_s - time.monotonic())))
+            if time.monotonic() >= held_since + lease_s:
+                return
+            sent = time.monotonic()
+            try:
+                await asyncio.wait_for(self.generate.extend(taken), held_since + lease_s - sent)
+            except ClaimLost:
+                return
+            except (StorageUnavailable, TimeoutError):
+                wait_s = OUTAGE_PAUSE_S
+                continue
+            held_since, wait_s = sent, self.renewal_s
+            # The claim only keeps others from looking at this lane; without it they find the row's lease.
+            with contextlib.suppress(ClaimLost, QueueUnavailable):
+                await self.queue.extend(claim)
