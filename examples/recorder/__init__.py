@@ -1,0 +1,1 @@
+"""Performs a written coding session for real and keeps what hooks and a transcript would have held."""

@@ -1,0 +1,1 @@
+"""The session, one module a turn: what was asked, said and done."""

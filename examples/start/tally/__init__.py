@@ -1,0 +1,3 @@
+"""Adds up receipts by category."""
+
+__version__ = "0.1.0"
