@@ -22,12 +22,14 @@ demo: $(READY) ## watch a recorded coding session turn into observations
 test: $(READY) ## run every test, on SQLite, Postgres and Redis
 	@$(BIN)/python -m pytest $(ARGS)
 
+# Every step runs, so that one failure hides no other; the tests come last.
 check: $(READY) ## what CI runs: format, lint, types, imports, tests
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest
+	@failed=; \
+	for step in "ruff format --check" "ruff check" "mypy" "lint-imports --no-logo" "python -m pytest"; do \
+		echo "$$step"; \
+		$(BIN)/$$step || failed="$$failed [$$step]"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
 fmt: $(READY) ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix-only --quiet
