@@ -124,7 +124,10 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something an agent did. `seq` is its place in its session; an event of no session has none."""
+    """Something an agent did. `seq` is its place in its session; an event of no session has none.
+
+    `batch_id` is the source of the job that it shares with others, for events that came together and have no session.
+    """
 
     id: str
     team_id: str
@@ -144,6 +147,7 @@ class Event:
     occurred_at: int
     received_at: int
     created_at: int
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,8 @@ class NewEvent:
     """An event on its way in: checked, scrubbed, its key derived, not yet given its place.
 
     With `session_id` the session is known to exist in this project; else `content_session_id` names one that is
-    opened when it is not known. `generate` asks for a generation job.
+    opened when it is not known. `generate` asks for a generation job. Events of no session that share a `batch` (any
+    word that is unique to their request) share one.
     """
 
     id: str
@@ -174,6 +179,7 @@ class NewEvent:
     metadata_json: str = "{}"
     generate: bool = True
     tool_name: str | None = None
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +229,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of one `NewEvent`: the row that is stored, its job if it has one, and whether it was there before."""
+    """What became of one `NewEvent`: the row that is stored, its job if it has one, and whether it was there before.
+
+    `deferred` says that the job is stored and not yet in the queue: the outbox will put it there.
+    """
 
     event: Event
     job: Job | None
     duplicate: bool
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +274,16 @@ class Draft:
         """The text of the whole: title, subtitle, narrative and `- fact` lines, blank lines between."""
         parts = [self.title, self.subtitle, self.narrative, "\n".join(f"- {fact}" for fact in self.facts)]
         return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer as the provider counts them, and how many calls it took."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

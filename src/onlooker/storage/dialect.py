@@ -3,11 +3,30 @@
 SQLAlchemy speaks for the rest; code above this module is written once.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Connection, Insert, Table, bindparam, cast, func, select, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Dialect,
+    FunctionElement,
+    Insert,
+    Table,
+    TableValuedAlias,
+    Text,
+    TypeDecorator,
+    bindparam,
+    cast,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -45,6 +64,71 @@ class database_now(GenericFunction[int]):  # noqa: N801 - it is spelled as the S
 @compiles(database_now, POSTGRES)
 def _postgres_now(_element: database_now, _compiler: SQLCompiler, **_options: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+class Texts(TypeDecorator[Sequence[str]]):
+    """A parameter that is a list of texts, of any length: an array on Postgres, a JSON text on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """The type that the driver is given."""
+        return dialect.type_descriptor(Text() if dialect.name == SQLITE else ARRAY(Text()))
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> Any:
+        """The value that the driver is given."""
+        return json.dumps(value) if dialect.name == SQLITE else value
+
+
+class among(FunctionElement[bool]):  # noqa: N801 - it reads as SQL does
+    """Whether a column's value is in the list that the parameter `name` holds.
+
+    The statement's text is the same for any length of list, so that it is compiled and prepared once.
+    """
+
+    name = "among"
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: Column[Any], name: str) -> None:
+        super().__init__(column, bindparam(name, type_=Texts()))
+
+
+@compiles(among, POSTGRES)
+def _postgres_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = element.clauses
+    return f"{compiler.process(column, **options)} = ANY ({compiler.process(values, **options)})"
+
+
+@compiles(among, SQLITE)
+def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = element.clauses
+    listed = compiler.process(values, **options)
+    return f"{compiler.process(column, **options)} IN (SELECT value FROM json_each({listed}))"  # noqa: S608 - compiled names
+
+
+class entries(GenericFunction[Any]):  # noqa: N801 - it stands where SQL has a function's name
+    """The pairs of a JSON object as a table, in one parameter whatever their number; see `table_of`."""
+
+    inherit_cache = True
+
+
+@compiles(entries, POSTGRES)
+def _postgres_entries(element: entries, compiler: SQLCompiler, **options: Any) -> str:
+    (given,) = element.clauses
+    return f"json_each_text(CAST({compiler.process(given, **options)} AS JSON))"
+
+
+@compiles(entries, SQLITE)
+def _sqlite_entries(element: entries, compiler: SQLCompiler, **options: Any) -> str:
+    (given,) = element.clauses
+    return f"json_each({compiler.process(given, **options)})"
+
+
+def table_of(name: str) -> TableValuedAlias:
+    """The JSON object in the parameter `name` as a table with the columns `key` and `value`."""
+    return entries(bindparam(name, type_=Text())).table_valued("key", "value", name="given")
 
 
 def read_clock(conn: Connection) -> int:
@@ -94,7 +178,7 @@ def _sqlite_insert(table: Table, names: tuple[str, ...]) -> str:
 def _postgres_insert(table: Table, names: tuple[str, ...]) -> Insert:
     """One array a column: a batch of any size is one statement that is prepared once."""
     arrays = [cast(bindparam(name), ARRAY(table.c[name].type)) for name in names]
-    given = func.unnest(*arrays).table_valued(*names, name="given")
+    given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
     return postgres_insert(table).from_select(list(names), select(*given.c)).on_conflict_do_nothing()
 
 

@@ -278,6 +278,7 @@ def upgrade() -> None:
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("batch_id", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "source_type IN ('hook', 'worker', 'provider', 'server', 'api')", name=op.f("ck_agent_events_source_type")
         ),
@@ -294,6 +295,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_events")),
         sa.UniqueConstraint("project_id", "event_key", name=op.f("uq_agent_events_project_id_event_key")),
         sa.UniqueConstraint("project_id", "id", name=op.f("uq_agent_events_project_id_id")),
+    )
+    op.create_index(
+        "ix_agent_events_batch",
+        "agent_events",
+        ["batch_id"],
+        unique=False,
+        sqlite_where=sa.text("batch_id IS NOT NULL"),
+        postgresql_where=sa.text("batch_id IS NOT NULL"),
     )
     op.create_index("uq_agent_events_session_id_seq", "agent_events", ["session_id", "seq"], unique=True)
     op.create_table(
@@ -385,7 +394,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_leased",
         "observation_generation_jobs",
-        ["lease_until"],
+        ["session_id", "lease_until"],
         unique=False,
         sqlite_where=sa.text("status = 'processing'"),
         postgresql_where=sa.text("status = 'processing'"),
