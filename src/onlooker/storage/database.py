@@ -74,7 +74,7 @@ async def open_database(url: str, *, pool_size: int = 10, timeout_s: float = 10)
         finally:
             await sqlite.close()
     elif parsed.get_backend_name() in {dialect.POSTGRES, "postgres"}:
-        from onlooker.storage.postgres import PostgresDatabase  # noqa: PLC0415 - asyncpg comes with an extra
+        from onlooker.storage.postgres import PostgresDatabase
 
         postgres = PostgresDatabase(parsed, pool_size=pool_size, timeout_s=timeout_s)
         try:

@@ -50,8 +50,8 @@ def _migrate(conn: Connection) -> None:
     installed = installed_version(conn)
     if installed is not None and installed >= SCHEMA_VERSION:
         return
-    from alembic import command  # noqa: PLC0415 - imported only when the schema is behind
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
 
     with as_file(files("onlooker.storage") / "migrations") as scripts:
         config = Config()
