@@ -424,14 +424,24 @@ messages = Table(
     Column("lease_until", BigInteger),
     Column("attempt", Integer, nullable=False),
     Column("reason", Text),
+    Column("enqueued_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
     UniqueConstraint("lane", "id"),
     CheckConstraint("state IN (0, 1, 2, 3)", name="state"),
+    # With the unique head of a lane, this makes one claim at a time a matter of the schema.
+    CheckConstraint("state <> 1 OR head", name="claimed_is_head"),
+    CheckConstraint("state < 2 OR NOT head", name="finished_is_no_head"),
     Index(
-        "ix_messages_ready", "seq", sqlite_where=text("state = 0 AND head"), postgresql_where=text("state = 0 AND head")
+        "ix_messages_ready",
+        "seq",
+        sqlite_where=text("state = 0 AND head AND due = 0"),
+        postgresql_where=text("state = 0 AND head AND due = 0"),
     ),
     Index(
-        "ix_messages_due", "due", sqlite_where=text("state = 0 AND head"), postgresql_where=text("state = 0 AND head")
+        "ix_messages_delayed",
+        "due",
+        sqlite_where=text("state = 0 AND due > 0"),
+        postgresql_where=text("state = 0 AND due > 0"),
     ),
     Index(
         "uq_messages_head_of_lane",
@@ -441,21 +451,21 @@ messages = Table(
         postgresql_where=text("head AND exclusive"),
     ),
     Index(
-        "uq_messages_claim_of_lane",
-        "lane",
-        unique=True,
-        sqlite_where=text("state = 1 AND exclusive"),
-        postgresql_where=text("state = 1 AND exclusive"),
-    ),
-    Index(
         "ix_messages_unfinished",
         "lane",
         "seq",
+        "exclusive",
         sqlite_where=text("state < 2"),
         postgresql_where=text("state < 2"),
     ),
     Index("ix_messages_leased", "lease_until", sqlite_where=text("state = 1"), postgresql_where=text("state = 1")),
-    Index("ix_messages_finished", "finished_at", sqlite_where=text("state >= 2"), postgresql_where=text("state >= 2")),
+    Index(
+        "ix_messages_finished",
+        "state",
+        "finished_at",
+        sqlite_where=text("state >= 2"),
+        postgresql_where=text("state >= 2"),
+    ),
     sqlite_autoincrement=True,
 )
-"""The SQL queue. `state`: 0 waiting, 1 claimed, 2 confirmed, 3 dead-lettered; `head`: see `queue.sql`."""
+"""The SQL queue. `state`: 0 waiting, 1 claimed, 2 confirmed, 3 dead-lettered. For the rest see `queue.sql.statements`."""

@@ -42,24 +42,27 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("enqueued_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("state < 2 OR NOT head", name=op.f("ck_messages_finished_is_no_head")),
+        sa.CheckConstraint("state <> 1 OR head", name=op.f("ck_messages_claimed_is_head")),
         sa.CheckConstraint("state IN (0, 1, 2, 3)", name=op.f("ck_messages_state")),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_messages")),
         sa.UniqueConstraint("lane", "id", name=op.f("uq_messages_lane_id")),
         sqlite_autoincrement=True,
     )
     op.create_index(
-        "ix_messages_due",
+        "ix_messages_delayed",
         "messages",
         ["due"],
         unique=False,
-        sqlite_where=sa.text("state = 0 AND head"),
-        postgresql_where=sa.text("state = 0 AND head"),
+        sqlite_where=sa.text("state = 0 AND due > 0"),
+        postgresql_where=sa.text("state = 0 AND due > 0"),
     )
     op.create_index(
         "ix_messages_finished",
         "messages",
-        ["finished_at"],
+        ["state", "finished_at"],
         unique=False,
         sqlite_where=sa.text("state >= 2"),
         postgresql_where=sa.text("state >= 2"),
@@ -77,24 +80,16 @@ def upgrade() -> None:
         "messages",
         ["seq"],
         unique=False,
-        sqlite_where=sa.text("state = 0 AND head"),
-        postgresql_where=sa.text("state = 0 AND head"),
+        sqlite_where=sa.text("state = 0 AND head AND due = 0"),
+        postgresql_where=sa.text("state = 0 AND head AND due = 0"),
     )
     op.create_index(
         "ix_messages_unfinished",
         "messages",
-        ["lane", "seq"],
+        ["lane", "seq", "exclusive"],
         unique=False,
         sqlite_where=sa.text("state < 2"),
         postgresql_where=sa.text("state < 2"),
-    )
-    op.create_index(
-        "uq_messages_claim_of_lane",
-        "messages",
-        ["lane"],
-        unique=True,
-        sqlite_where=sa.text("state = 1 AND exclusive"),
-        postgresql_where=sa.text("state = 1 AND exclusive"),
     )
     op.create_index(
         "uq_messages_head_of_lane",
