@@ -468,4 +468,4 @@ messages = Table(
     ),
     sqlite_autoincrement=True,
 )
-"""The SQL queue. `state`: 0 waiting, 1 claimed, 2 confirmed, 3 dead-lettered. For the rest see `queue.sql.statements`."""
+"""The SQL queue; `state`: 0 waiting, 1 claimed, 2 confirmed, 3 dead-lettered. `queue.sql.statements` tells the rest."""
