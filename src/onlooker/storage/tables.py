@@ -257,7 +257,6 @@ observation_generation_jobs = Table(
     owned_by_project(),
     Index("ix_jobs_list", "team_id", "project_id", "created_at", "id"),
     Index("ix_jobs_by_status", "team_id", "status", "created_at", "id"),
-    Index("ix_jobs_by_source", "project_id", "source_type", "source_id"),
     Index(
         "uq_jobs_live_of_session",
         "session_id",

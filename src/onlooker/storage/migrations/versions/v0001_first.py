@@ -381,9 +381,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("project_id", "id", name=op.f("uq_observation_generation_jobs_project_id_id")),
     )
     op.create_index(
-        "ix_jobs_by_source", "observation_generation_jobs", ["project_id", "source_type", "source_id"], unique=False
-    )
-    op.create_index(
         "ix_jobs_by_status", "observation_generation_jobs", ["team_id", "status", "created_at", "id"], unique=False
     )
     op.create_index(
