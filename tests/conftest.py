@@ -2,12 +2,17 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+import pytest_asyncio
 import redis
 
+from databases import KINDS, copy_sqlite, prepare_now
+from onlooker.storage import schema
+from onlooker.storage.database import Database, open_database
 from postgres_admin import admin_execute, client_connections, with_database
 from servers import PostgresServer, RedisServer, ServerFailed, ServerMissing, postgres_server, redis_server
 
@@ -33,18 +38,23 @@ def postgres_url() -> Iterator[str]:
         pytest.fail(str(error), pytrace=False)
 
 
-@pytest.fixture
-def postgres_database(postgres_url: str) -> Iterator[str]:
-    """The URL of a new, empty database, dropped afterwards. A connection that the test left open fails it."""
+def fresh_postgres(server_url: str, *, template: str) -> Iterator[str]:
+    """A new database made from a template, dropped afterwards. A connection that the test left open fails it."""
     name = f"onlooker_test_{secrets.token_hex(8)}"
-    admin_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template0")
+    admin_execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
-        yield with_database(postgres_url, name)
-        left = client_connections(postgres_url, name, closed_within_s=CLOSED_WITHIN_S)
+        yield with_database(server_url, name)
+        left = client_connections(server_url, name, closed_within_s=CLOSED_WITHIN_S)
     finally:
-        admin_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+        admin_execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
     if left:
         pytest.fail(f"connections left open {CLOSED_WITHIN_S} s after the test: {left}", pytrace=False)
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of a new, empty database."""
+    yield from fresh_postgres(postgres_url, template="template0")
 
 
 @pytest.fixture
@@ -89,3 +99,44 @@ def own_redis() -> Iterator[RedisServer]:
             yield server
     except (ServerMissing, ServerFailed) as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def prepared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file that nobody has open."""
+    path = tmp_path_factory.mktemp("prepared") / "onlooker.db"
+    prepare_now(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared_postgres(postgres_url: str) -> Iterator[str]:
+    """The name of a migrated Postgres database that nobody has open, to be used as a template."""
+    name = f"onlooker_prepared_{secrets.token_hex(8)}"
+    admin_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template0")
+    prepare_now(with_database(postgres_url, name))
+    yield name
+    admin_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_database_prepared(postgres_url: str, prepared_postgres: str) -> Iterator[str]:
+    """The URL of a new, migrated Postgres database."""
+    yield from fresh_postgres(postgres_url, template=prepared_postgres)
+
+
+@pytest.fixture(params=KINDS)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a migrated, empty database: the test runs on SQLite and on Postgres."""
+    if request.param == "sqlite":
+        return copy_sqlite(request.getfixturevalue("prepared_sqlite"), tmp_path / "onlooker.db")
+    url: str = request.getfixturevalue("postgres_database_prepared")
+    return url
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A migrated, empty database, open."""
+    async with open_database(database_url) as opened:
+        await schema.prepare(opened)
+        yield opened
