@@ -60,7 +60,8 @@ class Worker:
                 task.cancel()
             ended = await asyncio.gather(*serving, return_exceptions=True)
         finally:
-            for task in (*serving, stopping, beating):
+            stopping.cancel()
+            for task in (*serving, beating):
                 task.cancel()
             await asyncio.gather(*serving, stopping, beating, return_exceptions=True)
             with contextlib.suppress(StorageUnavailable):

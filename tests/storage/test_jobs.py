@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -42,6 +43,22 @@ async def complete(database: Database, run: Taken) -> None:
         jobs.complete(conn, run, provider="rules", model=None, prompt_version="1")
 
     await database.tx(work)
+
+
+async def fail(database: Database, run: Taken, *, error: str) -> JobStatus:
+    return await database.tx(lambda conn: jobs.fail(conn, run, error=error, delay_ms=0, final=False))
+
+
+async def ring(database: Database, place: heads.Place) -> tuple[list[Job], heads.Place]:
+    return await database.tx(lambda conn: heads.ring_page(conn, place))
+
+
+async def apply(database: Database, act: Callable[[Connection, Scope, str], object], scope: Scope, job: Job) -> None:
+    await database.tx(lambda conn: act(conn, scope, job.id))
+
+
+def cancel(conn: Connection, scope: Scope, job_id: str) -> object:
+    return jobs.cancel(conn, scope, job_id, reason="test")
 
 
 async def read(database: Database, job: Job) -> Job:
@@ -158,9 +175,7 @@ async def test_attempts_end_in_the_dead_letter_with_the_reason(database: Databas
     (job,) = await session_with_jobs(database, 1, max_attempts=2)
     for attempt in (1, 2):
         run = await taken(database, job)
-        status = await database.tx(
-            lambda conn, run=run: jobs.fail(conn, run, error="bad answer", delay_ms=0, final=False)
-        )
+        status = await fail(database, run, error="bad answer")
         assert status is (JobStatus.QUEUED if attempt == 1 else JobStatus.FAILED)
     dead = await read(database, job)
     assert (dead.last_error, dead.failures, dead.failed_at is not None) == ("bad answer", 2, True)
@@ -214,18 +229,18 @@ async def test_a_finished_job_cannot_be_finished_again_and_a_completed_one_not_r
     await complete(database, run)
     with pytest.raises(ClaimLost):
         await complete(database, run)
-    for illegal in (jobs.retry, lambda conn, scope, id_: jobs.cancel(conn, scope, id_, reason="x")):
+    for illegal in (jobs.retry, cancel):
         with pytest.raises(IllegalTransition):
-            await database.tx(lambda conn, illegal=illegal: illegal(conn, scope_of(job), job.id))
+            await apply(database, illegal, scope_of(job), job)
 
 
 async def test_another_tenant_sees_and_changes_nothing(database: Database) -> None:
     (job,) = await session_with_jobs(database, 1)
     foreign = await new_scope(database)
     for scope in (foreign, Scope(job.team_id, foreign.project_id), Scope(foreign.team_id, job.project_id)):
-        for touch in (jobs.get, jobs.retry, lambda conn, scope, id_: jobs.cancel(conn, scope, id_, reason="x")):
+        for touch in (jobs.get, jobs.retry, cancel):
             with pytest.raises(NotFound):
-                await database.tx(lambda conn, touch=touch, scope=scope: touch(conn, scope, job.id))
+                await apply(database, touch, scope, job)
     assert (await read(database, job)).status is JobStatus.QUEUED
 
 
@@ -265,7 +280,7 @@ async def test_the_walk_over_heads_goes_on_where_a_page_ended(
     expected = {(await session_with_jobs(database, 2))[0].id for _ in range(7)}
     place, rung, pages = heads.Place(), set[str](), 0
     while not place.is_end:
-        page, place = await database.tx(lambda conn, place=place: heads.ring_page(conn, place))
+        page, place = await ring(database, place)
         rung |= {job.id for job in page}
         pages += 1
     assert rung == expected
