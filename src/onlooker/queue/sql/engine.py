@@ -1,0 +1,280 @@
+"""The queue engine `sql`, on SQLite and Postgres."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import TypeVar
+
+from sqlalchemy import make_url, select
+
+from onlooker.domain.errors import ClaimLost, QueueUnavailable, StorageUnavailable
+from onlooker.host import ProcessIdentity
+from onlooker.queue.contract import (
+    LEASE_MS,
+    NOW,
+    RETENTION_MS,
+    Claim,
+    Lane,
+    Message,
+    Pending,
+    QueueDepth,
+    QueueHealth,
+)
+from onlooker.queue.sql import census
+from onlooker.queue.sql import statements as sql
+from onlooker.queue.sql.calls import CALL_TIMEOUT_S, LARGEST_UNIT, Calls
+from onlooker.queue.sql.unit import Finish, Held, Put, Release, notify
+from onlooker.storage import dialect
+from onlooker.storage.database import Connection, Database
+from onlooker.storage.tables import messages
+
+T = TypeVar("T")
+
+HEALTH_TIMEOUT_S = 1.8
+LOOK_MS = 2_000
+"""How often a process with waiting consumers looks for itself, whatever it was or was not told."""
+
+EPOCH = "sql"
+"""The messages are in the database with the rows that they stand for: they are not lost without them."""
+
+
+class SqlQueue:
+    """See `queue.contract.QueueEngine`. Used from one event loop; of one process there may be several.
+
+    `lease_ms`, `retention_ms` and `look_ms` are for tests that cannot wait.
+    """
+
+    name = "sql"
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        identity: ProcessIdentity,
+        lease_ms: int = LEASE_MS,
+        retention_ms: int = RETENTION_MS,
+        look_ms: int = LOOK_MS,
+    ) -> None:
+        self._database = database
+        self._holder = f"{identity}|{secrets.token_hex(4)}"
+        self._released = False
+        self._calls = Calls(
+            database,
+            holder=self._holder,
+            lease_ms=lease_ms,
+            retention_ms=retention_ms,
+            look_ms=look_ms,
+            describe=self._unavailable,
+        )
+
+    async def enqueue(
+        self, lane: Lane, message: Message, *, delay_ms: int = NOW, replace_finished: bool = False
+    ) -> bool:
+        """See `QueueEngine.enqueue`."""
+        return (await self._calls.put([Put(lane, message, delay_ms, replace_finished)]))[0]
+
+    async def enqueue_many(self, entries: Sequence[tuple[Lane, Message]], *, replace_finished: bool = False) -> int:
+        """See `QueueEngine.enqueue_many`. A portion is all there or not at all, the whole is not."""
+        put = 0
+        waiting = iter(entries)
+        while portion := [Put(lane, message, NOW, replace_finished) for lane, message in islice(waiting, LARGEST_UNIT)]:
+            put += sum(await self._calls.put(portion))
+        return put
+
+    async def claim(self, *, wait_s: float, lanes: Sequence[Lane] | None = None) -> Claim | None:
+        """See `QueueEngine.claim`."""
+        found = await self._calls.claim(1, lanes, wait_s=wait_s)
+        return found[0] if found else None
+
+    async def claim_many(self, count: int, *, wait_s: float) -> list[Claim]:
+        """See `QueueEngine.claim_many`."""
+        return await self._calls.claim(count, None, wait_s=wait_s)
+
+    async def messages(
+        self, lane: Lane, *, stop: asyncio.Event, idle_timeout_s: float, on_idle: Callable[[], None] | None = None
+    ) -> AsyncIterator[Claim]:
+        """See `QueueEngine.messages`."""
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stopped.done():
+                claiming = asyncio.create_task(self._next_of(lane, idle_timeout_s))
+                try:
+                    await asyncio.wait({claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    # A claim that came at the same moment as the stop is put back by this.
+                    if not claiming.done():
+                        claiming.cancel()
+                        await asyncio.wait({claiming})
+                if claiming.cancelled():
+                    return
+                claim = claiming.result()
+                if claim is None:
+                    if not self._calls.closed and on_idle is not None:
+                        on_idle()
+                    return
+                if stopped.done() or stop.is_set():
+                    await self.release(claim)
+                    return
+                yield claim
+        finally:
+            stopped.cancel()
+            with suppress(asyncio.CancelledError):
+                await stopped
+
+    async def extend(self, claim: Claim) -> None:
+        """See `QueueEngine.extend`."""
+        if not await self._calls.change(Held.by(claim)):
+            raise ClaimLost(f"the claim on {claim.message.id} is gone")
+
+    async def confirm(self, claim: Claim) -> bool:
+        """See `QueueEngine.confirm`."""
+        return await self._calls.change(Finish(Held.by(claim), claim.lane))
+
+    async def confirm_and_claim(self, claim: Claim, *, wait_s: float) -> tuple[bool, Claim | None]:
+        """See `QueueEngine.confirm_and_claim`: one transaction."""
+        confirmed, found = await self._calls.finish_and_claim(Finish(Held.by(claim), claim.lane), wait_s=wait_s)
+        return confirmed, found[0] if found else None
+
+    async def fail(self, claim: Claim, reason: str) -> bool:
+        """See `QueueEngine.fail`."""
+        return await self._calls.change(Finish(Held.by(claim), claim.lane, reason))
+
+    async def release(self, claim: Claim, *, delay_ms: int = NOW) -> bool:
+        """See `QueueEngine.release`."""
+        return await self._calls.change(Release(Held.by(claim), claim.lane, delay_ms))
+
+    async def reset(self, lane: Lane) -> int:
+        """See `QueueEngine.reset`."""
+
+        def release_all(conn: Connection) -> int:
+            statement = sql.statements_for(conn.dialect.name).release_lane
+            return conn.execute(statement, {"of_lane": lane.name, "unit": secrets.token_hex(8)}).rowcount
+
+        return await self._change(release_all)
+
+    async def clear(self, lane: Lane) -> int:
+        """See `QueueEngine.clear`. A cleared id may be enqueued again."""
+
+        def drop_all(conn: Connection) -> int:
+            dialect.lock_keys(conn, [f"lane:{lane.name}"])
+            return conn.execute(sql.CLEAR, {"of_lane": lane.name}).rowcount
+
+        return await self._change(drop_all)
+
+    async def pending(self, lane: Lane) -> int:
+        """See `QueueEngine.pending`."""
+        return await self._read(lambda conn: int(conn.execute(sql.PENDING, {"of_lane": lane.name}).scalar_one()))
+
+    async def peek(self, lane: Lane, *, limit: int = 100) -> list[Pending]:
+        """See `QueueEngine.peek`."""
+
+        def look(conn: Connection) -> list[Pending]:
+            return [Pending(*row) for row in conn.execute(sql.PEEK, {"of_lane": lane.name, "limit": limit})]
+
+        return await self._read(look)
+
+    async def depth(self) -> QueueDepth:
+        """See `QueueEngine.depth`."""
+        return await self._read(census.take)
+
+    async def release_dead(self) -> int:
+        """See `QueueEngine.release_dead`."""
+        holders = await self._read(lambda conn: list(conn.execute(sql.HOLDERS).scalars()))
+        dead = [holder for holder in holders if _is_known_dead(holder)]
+        return await self._release_held_by(dead) if dead else 0
+
+    async def epoch(self) -> str:
+        """See `QueueEngine.epoch`: always the same, since the store is the database."""
+        return EPOCH
+
+    async def health(self) -> QueueHealth:
+        """See `QueueEngine.health`. A transaction that changes nothing tells what a read would not: disk and locks."""
+        details: dict[str, str | int] = {"database": self._address()}
+        if self._calls.closed:
+            return QueueHealth(ok=False, engine=self.name, error="it is closed", details=details)
+        asked = asyncio.create_task(self._database.tx(_touch, durable=False))
+        done, _ = await asyncio.wait({asked}, timeout=HEALTH_TIMEOUT_S)
+        if not done:
+            asked.cancel()
+            error: str | None = f"no answer within {HEALTH_TIMEOUT_S} s"
+        else:
+            failure = asked.exception()
+            error = None if failure is None else str(failure) or type(failure).__name__
+        return QueueHealth(ok=error is None, engine=self.name, error=error, details=details)
+
+    async def require_healthy(self) -> None:
+        """See `QueueEngine.require_healthy`."""
+        health = await self.health()
+        if not health.ok:
+            raise self._unavailable(health.error or "unknown")
+
+    async def close(self) -> None:
+        """See `QueueEngine.close`. Raises `QueueUnavailable` where the claims could not be released: leases end."""
+        await self._calls.close()
+        if not self._released:
+            self._released = True
+            await self._release_held_by([self._holder])
+
+    async def _next_of(self, lane: Lane, wait_s: float) -> Claim | None:
+        """The next claim of a lane; None too when the engine is closed meanwhile."""
+        try:
+            return await self.claim(wait_s=wait_s, lanes=[lane])
+        except QueueUnavailable:
+            if self._calls.closed:
+                return None
+            raise
+
+    async def _release_held_by(self, holders: list[str]) -> int:
+        def release(conn: Connection) -> int:
+            statements = sql.statements_for(conn.dialect.name)
+            given = statements.holders([(holder,) for holder in holders], unit=secrets.token_hex(8))
+            return conn.execute(statements.release_held_by, given).rowcount
+
+        return await self._change(release, even_closed=True)
+
+    async def _change(self, work: Callable[[Connection], int], *, even_closed: bool = False) -> int:
+        """A transaction of its own that may make something ready; its count."""
+
+        def change(conn: Connection) -> int:
+            count = work(conn)
+            if count and not dialect.is_sqlite(conn):
+                notify(conn, self._holder)
+            return count
+
+        count = await self._guarded(lambda: self._database.tx(change, durable=False), even_closed=even_closed)
+        if count:
+            self._calls.wake()
+        return count
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._guarded(lambda: self._database.read(work))
+
+    async def _guarded(self, run: Callable[[], Awaitable[T]], *, even_closed: bool = False) -> T:
+        """Ask the database within the time of a call, and say it as the queue's error where that fails."""
+        if self._calls.closed and not even_closed:
+            raise self._unavailable("it is closed")
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await run()
+        except TimeoutError as error:
+            raise self._unavailable(f"no answer within {CALL_TIMEOUT_S:.0f} s") from error
+        except StorageUnavailable as error:
+            raise self._unavailable(str(error)) from error
+
+    def _unavailable(self, cause: str) -> QueueUnavailable:
+        return QueueUnavailable(f"the queue in the database {self._address()} cannot be used: {cause}")
+
+    def _address(self) -> str:
+        url = make_url(self._database.url)
+        return f"{url.host}:{url.port or 5432}/{url.database}" if url.host else f"{url.database}"
+
+
+def _touch(conn: Connection) -> None:
+    conn.execute(select(messages.c.seq).limit(1)).first()
+
+
+def _is_known_dead(holder: str) -> bool:
+    process = ProcessIdentity.parse(holder.rpartition("|")[0])
+    return process is not None and process.is_known_dead()

@@ -1,0 +1,81 @@
+"""LISTEN on a connection of its own, for as long as it takes."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from onlooker.storage.database import Database
+from onlooker.storage.postgres import PostgresDatabase
+
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0
+FIRST_RECONNECT_S = 0.1
+LONGEST_RECONNECT_S = 5.0
+
+_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Notices:
+    """Tells when a process has notified a channel of a Postgres database. See `changes.Changes`.
+
+    After every connect a change is told: what was notified before is not known.
+    """
+
+    def __init__(self, database: Database, channel: str, *, own: str, on_change: Callable[[], None]) -> None:
+        if not isinstance(database, PostgresDatabase):
+            raise TypeError(f"only Postgres has notices, not {database.name}")
+        self._dsn = database.dsn
+        self._channel = channel
+        self._own = own
+        self._on_change = on_change
+        self._listening: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Listen from now until `close`, connecting again whenever the connection is lost."""
+        if self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(self._listen(), name="onlooker-notices")
+
+    def stop(self) -> None:
+        """Nothing: listening costs nothing, and to connect again would cost something."""
+
+    def was_fruitful(self) -> None:
+        """Nothing: notices come at once."""
+
+    async def close(self) -> None:
+        """See `Changes.close`."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait({self._listening})
+            self._listening = None
+
+    async def _listen(self) -> None:
+        delay_s = FIRST_RECONNECT_S
+        while True:
+            # Where the server is away, the calls that need it say so; here it is only asked again.
+            with contextlib.suppress(*_GONE):
+                connection = await asyncpg.connect(
+                    self._dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "onlooker-notices"}
+                )
+                try:
+                    await self._until_lost(connection)
+                    delay_s = FIRST_RECONNECT_S
+                finally:
+                    with contextlib.suppress(*_GONE):
+                        await connection.close(timeout=CLOSE_TIMEOUT_S)
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnects, keeps no secret
+            delay_s = min(2 * delay_s, LONGEST_RECONNECT_S)
+
+    async def _until_lost(self, connection: Any) -> None:
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _connection: lost.set())
+        await asyncio.wait_for(connection.add_listener(self._channel, self._hear), CONNECT_TIMEOUT_S)
+        self._on_change()
+        await lost.wait()
+
+    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        if payload != self._own:
+            self._on_change()
