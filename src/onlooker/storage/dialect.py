@@ -11,14 +11,12 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    Boolean,
     Column,
     Connection,
     Dialect,
     FunctionElement,
     Insert,
     Table,
-    TableValuedAlias,
     Text,
     TypeDecorator,
     bindparam,
@@ -32,6 +30,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.types import NullType
 
 from onlooker.domain.errors import StorageUnavailable
 
@@ -81,14 +80,15 @@ class Texts(TypeDecorator[Sequence[str]]):
         return json.dumps(value) if dialect.name == SQLITE else value
 
 
-class among(FunctionElement[bool]):  # noqa: N801 - it reads as SQL does
+class among(FunctionElement[Any]):  # noqa: N801 - it reads as SQL does
     """Whether a column's value is in the list that the parameter `name` holds.
 
     The statement's text is the same for any length of list, so that it is compiled and prepared once.
     """
 
     name = "among"
-    type = Boolean()
+    # As Boolean it would be written `… = 1` on SQLite, which then uses no index.
+    type = NullType()
     inherit_cache = True
 
     def __init__(self, column: Column[Any], name: str) -> None:
@@ -106,29 +106,6 @@ def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = element.clauses
     listed = compiler.process(values, **options)
     return f"{compiler.process(column, **options)} IN (SELECT value FROM json_each({listed}))"  # noqa: S608 - compiled names
-
-
-class entries(GenericFunction[Any]):  # noqa: N801 - it stands where SQL has a function's name
-    """The pairs of a JSON object as a table, in one parameter whatever their number; see `table_of`."""
-
-    inherit_cache = True
-
-
-@compiles(entries, POSTGRES)
-def _postgres_entries(element: entries, compiler: SQLCompiler, **options: Any) -> str:
-    (given,) = element.clauses
-    return f"json_each_text(CAST({compiler.process(given, **options)} AS JSON))"
-
-
-@compiles(entries, SQLITE)
-def _sqlite_entries(element: entries, compiler: SQLCompiler, **options: Any) -> str:
-    (given,) = element.clauses
-    return f"json_each({compiler.process(given, **options)})"
-
-
-def table_of(name: str) -> TableValuedAlias:
-    """The JSON object in the parameter `name` as a table with the columns `key` and `value`."""
-    return entries(bindparam(name, type_=Text())).table_valued("key", "value", name="given")
 
 
 def read_clock(conn: Connection) -> int:

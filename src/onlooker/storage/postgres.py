@@ -91,6 +91,9 @@ def _engine(url: URL, pool_size: int, timeout_s: float, *, synchronous_commit: s
             "server_settings": {
                 "application_name": "onlooker",
                 "synchronous_commit": synchronous_commit,
+                # Every write finds its rows by key. A plan that was made, and kept, while a table was small would read
+                # all of it when it is large and nothing has counted its rows yet.
+                "enable_seqscan": "off" if synchronous_commit == "on" else "on",
                 "statement_timeout": str(STATEMENT_TIMEOUT_MS),
             },
         },

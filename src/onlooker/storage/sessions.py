@@ -1,17 +1,16 @@
 """Sessions: opened by whatever names them first, locked by one name everywhere, and the keepers of their order."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from sqlalchemy import BigInteger, Text, bindparam, cast, select, update
+from sqlalchemy import bindparam, select, update
 
 from onlooker.domain.errors import Conflict, NotFound
 from onlooker.domain.models import NewSession, Scope, Session
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection
 from onlooker.storage.tables import server_sessions
-from onlooker.storage.tenancy import is_owned, owner
+from onlooker.storage.tenancy import is_listed, is_owned, owner
 
 SESSIONS = server_sessions
 COLUMNS = [SESSIONS.c.metadata if f.name == "metadata_json" else SESSIONS.c[f.name] for f in fields(Session)]
@@ -40,17 +39,16 @@ _IDS_BY_CONTENT = select(SESSIONS.c.content_session_id, SESSIONS.c.id).where(
 )
 _LIST = (
     select(*COLUMNS)
-    .where(*IS_OWNED)
+    .where(*is_listed(SESSIONS))
     .order_by(SESSIONS.c.started_at.desc(), SESSIONS.c.id.desc())
     .limit(bindparam("most"))
     .offset(bindparam("skipped"))
 )
 
-_counts = dialect.table_of("counts")
 _ADVANCE = (
     update(SESSIONS)
-    .where(*IS_OWNED, SESSIONS.c.id == cast(_counts.c.key, Text))
-    .values(last_seq=SESSIONS.c.last_seq + cast(_counts.c.value, BigInteger), updated_at=bindparam("now"))
+    .where(*IS_OWNED, dialect.among(SESSIONS.c.id, "of_ids"))
+    .values(last_seq=SESSIONS.c.last_seq + bindparam("places"), updated_at=bindparam("now"))
     .returning(SESSIONS.c.id, SESSIONS.c.last_seq)
 )
 
@@ -94,8 +92,14 @@ def advance(conn: Connection, scope: Scope, counts: Mapping[str, int], now: int)
 
     The sessions must be locked. A session that is not of this tenant is missing in the answer.
     """
-    values = {**owner(scope), "counts": json.dumps(counts), "now": now}
-    return {row[0]: row[1] for row in conn.execute(_ADVANCE, values)}
+    by_count: dict[int, list[str]] = {}
+    for session_id, count in counts.items():
+        by_count.setdefault(count, []).append(session_id)
+    last: dict[str, int] = {}
+    for places, session_ids in by_count.items():
+        values = {**owner(scope), "of_ids": session_ids, "places": places, "now": now}
+        last.update((row[0], row[1]) for row in conn.execute(_ADVANCE, values))
+    return last
 
 
 def get(conn: Connection, scope: Scope, session_id: str) -> Session:

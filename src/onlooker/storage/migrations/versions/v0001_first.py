@@ -204,14 +204,13 @@ def upgrade() -> None:
             ["projects.id", "projects.team_id"],
             name=op.f("fk_server_sessions_project_id_team_id"),
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_server_sessions")),
+        sa.PrimaryKeyConstraint("id", "project_id", name=op.f("pk_server_sessions")),
         sa.UniqueConstraint(
-            "project_id", "content_session_id", name=op.f("uq_server_sessions_project_id_content_session_id")
+            "content_session_id", "project_id", name=op.f("uq_server_sessions_content_session_id_project_id")
         ),
         sa.UniqueConstraint(
-            "project_id", "external_session_id", name=op.f("uq_server_sessions_project_id_external_session_id")
+            "external_session_id", "project_id", name=op.f("uq_server_sessions_external_session_id_project_id")
         ),
-        sa.UniqueConstraint("project_id", "id", name=op.f("uq_server_sessions_project_id_id")),
     )
     op.create_index(
         op.f("ix_server_sessions_team_id_project_id_started_at"),
@@ -230,7 +229,7 @@ def upgrade() -> None:
             ["projects.id", "projects.team_id"],
             name=op.f("fk_tombstones_project_id_team_id"),
         ),
-        sa.UniqueConstraint("project_id", "key_hash", name=op.f("uq_tombstones_project_id_key_hash")),
+        sa.UniqueConstraint("key_hash", "project_id", name=op.f("uq_tombstones_key_hash_project_id")),
     )
     op.create_table(
         "usage_daily",
@@ -278,18 +277,17 @@ def upgrade() -> None:
             "source_type IN ('hook', 'worker', 'provider', 'server', 'api')", name=op.f("ck_agent_events_source_type")
         ),
         sa.ForeignKeyConstraint(
-            ["project_id", "session_id"],
-            ["server_sessions.project_id", "server_sessions.id"],
-            name=op.f("fk_agent_events_project_id_session_id"),
-        ),
-        sa.ForeignKeyConstraint(
             ["project_id", "team_id"],
             ["projects.id", "projects.team_id"],
             name=op.f("fk_agent_events_project_id_team_id"),
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_events")),
-        sa.UniqueConstraint("project_id", "event_key", name=op.f("uq_agent_events_project_id_event_key")),
-        sa.UniqueConstraint("project_id", "id", name=op.f("uq_agent_events_project_id_id")),
+        sa.ForeignKeyConstraint(
+            ["session_id", "project_id"],
+            ["server_sessions.id", "server_sessions.project_id"],
+            name=op.f("fk_agent_events_session_id_project_id"),
+        ),
+        sa.PrimaryKeyConstraint("id", "project_id", name=op.f("pk_agent_events")),
+        sa.UniqueConstraint("event_key", "project_id", name=op.f("uq_agent_events_event_key_project_id")),
     )
     op.create_index(
         "ix_agent_events_batch",
@@ -368,17 +366,16 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("(session_id IS NULL) = (seq IS NULL)", name=op.f("ck_observation_generation_jobs_seq")),
         sa.ForeignKeyConstraint(
-            ["project_id", "session_id"],
-            ["server_sessions.project_id", "server_sessions.id"],
-            name=op.f("fk_observation_generation_jobs_project_id_session_id"),
-        ),
-        sa.ForeignKeyConstraint(
             ["project_id", "team_id"],
             ["projects.id", "projects.team_id"],
             name=op.f("fk_observation_generation_jobs_project_id_team_id"),
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_observation_generation_jobs")),
-        sa.UniqueConstraint("project_id", "id", name=op.f("uq_observation_generation_jobs_project_id_id")),
+        sa.ForeignKeyConstraint(
+            ["session_id", "project_id"],
+            ["server_sessions.id", "server_sessions.project_id"],
+            name=op.f("fk_observation_generation_jobs_session_id_project_id"),
+        ),
+        sa.PrimaryKeyConstraint("id", "project_id", name=op.f("pk_observation_generation_jobs")),
     )
     op.create_index(
         "ix_jobs_by_status", "observation_generation_jobs", ["team_id", "status", "created_at", "id"], unique=False
@@ -443,19 +440,18 @@ def upgrade() -> None:
             name=op.f("ck_observations_kind"),
         ),
         sa.ForeignKeyConstraint(
-            ["project_id", "session_id"],
-            ["server_sessions.project_id", "server_sessions.id"],
-            name=op.f("fk_observations_project_id_session_id"),
-        ),
-        sa.ForeignKeyConstraint(
             ["project_id", "team_id"],
             ["projects.id", "projects.team_id"],
             name=op.f("fk_observations_project_id_team_id"),
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_observations")),
-        sa.UniqueConstraint("project_id", "id", name=op.f("uq_observations_project_id_id")),
+        sa.ForeignKeyConstraint(
+            ["session_id", "project_id"],
+            ["server_sessions.id", "server_sessions.project_id"],
+            name=op.f("fk_observations_session_id_project_id"),
+        ),
+        sa.PrimaryKeyConstraint("id", "project_id", name=op.f("pk_observations")),
         sa.UniqueConstraint(
-            "team_id", "project_id", "generation_key", name=op.f("uq_observations_team_id_project_id_generation_key")
+            "generation_key", "project_id", "team_id", name=op.f("uq_observations_generation_key_project_id_team_id")
         ),
     )
     op.create_index(op.f("ix_observations_created_by_job_id"), "observations", ["created_by_job_id"], unique=False)
@@ -479,12 +475,12 @@ def upgrade() -> None:
         sa.Column("last_seq", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["project_id", "session_id"],
-            ["server_sessions.project_id", "server_sessions.id"],
-            name=op.f("fk_turns_project_id_session_id"),
+            ["project_id", "team_id"], ["projects.id", "projects.team_id"], name=op.f("fk_turns_project_id_team_id")
         ),
         sa.ForeignKeyConstraint(
-            ["project_id", "team_id"], ["projects.id", "projects.team_id"], name=op.f("fk_turns_project_id_team_id")
+            ["session_id", "project_id"],
+            ["server_sessions.id", "server_sessions.project_id"],
+            name=op.f("fk_turns_session_id_project_id"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_turns")),
         sa.UniqueConstraint("session_id", "ordinal", name=op.f("uq_turns_session_id_ordinal")),
@@ -499,9 +495,9 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text(), server_default=sa.text("''"), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["project_id", "job_id"],
-            ["observation_generation_jobs.project_id", "observation_generation_jobs.id"],
-            name=op.f("fk_observation_generation_job_events_project_id_job_id"),
+            ["job_id", "project_id"],
+            ["observation_generation_jobs.id", "observation_generation_jobs.project_id"],
+            name=op.f("fk_observation_generation_job_events_job_id_project_id"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_observation_generation_job_events")),
     )
@@ -523,14 +519,14 @@ def upgrade() -> None:
         sa.Column("event_key", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["project_id", "event_id"],
-            ["agent_events.project_id", "agent_events.id"],
-            name=op.f("fk_observation_sources_project_id_event_id"),
+            ["event_id", "project_id"],
+            ["agent_events.id", "agent_events.project_id"],
+            name=op.f("fk_observation_sources_event_id_project_id"),
         ),
         sa.ForeignKeyConstraint(
-            ["project_id", "observation_id"],
-            ["observations.project_id", "observations.id"],
-            name=op.f("fk_observation_sources_project_id_observation_id"),
+            ["observation_id", "project_id"],
+            ["observations.id", "observations.project_id"],
+            name=op.f("fk_observation_sources_observation_id_project_id"),
             ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
