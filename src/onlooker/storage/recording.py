@@ -248,9 +248,7 @@ def _job(arrival: _Arrival, event: Event, turn: Turn | None, max_attempts: int) 
     )
 
 
-def _find_jobs(
-    conn: Connection, scope: Scope, known: Sequence[_Arrival], locked: set[str], max_attempts: int
-) -> None:
+def _find_jobs(conn: Connection, scope: Scope, known: Sequence[_Arrival], locked: set[str], max_attempts: int) -> None:
     """The jobs of rows that were there before; one that is wanted and missing is made now."""
     wanted = [
         (arrival, _job(arrival, arrival.event, turns.turn_ended_by(conn, scope, arrival.event), max_attempts))
