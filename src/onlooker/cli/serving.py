@@ -1,0 +1,176 @@
+"""A server or a worker in this process: its parts open, its state files written, stopped by a signal."""
+
+import asyncio
+import dataclasses
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext
+from types import FrameType
+from typing import Any
+
+import click
+import uvicorn
+
+from onlooker import __version__
+from onlooker.app import App, make_home, open_app, running
+from onlooker.cli.state import Runtime, StateFiles
+from onlooker.domain.errors import Misconfigured
+from onlooker.host import ProcessIdentity, now_ms
+from onlooker.http.asgi import build_asgi
+from onlooker.settings import Settings
+from onlooker.telemetry import set_up_logging
+
+DRAIN_S = 35
+"""How long accepted requests may take after stop; a request that waits for its job gets 30 s."""
+BACKLOG = 2048
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(settings: Settings, *, with_worker: bool) -> None:
+    """Serve until SIGTERM or SIGINT; see `onlooker serve --help`. Raises `Conflict` when this home has a server."""
+    set_up_logging(settings.log_level)
+    make_home(settings)
+    runtime = _runtime()
+    with _claimed(StateFiles(settings.home, "server"), runtime) as files, _listening(settings) as listening:
+        _run(_serve(settings, files, runtime, listening, with_worker=with_worker))
+
+
+def work(settings: Settings, *, in_background: bool) -> None:
+    """Work until SIGTERM or SIGINT. Only the one in the background has state files: others may run beside it."""
+    set_up_logging(settings.log_level)
+    make_home(settings)
+    runtime = _runtime()
+    with _claimed(StateFiles(settings.home, "worker"), runtime) if in_background else nullcontext() as files:
+        _run(_work(settings, files, runtime))
+
+
+async def _serve(
+    settings: Settings, files: StateFiles, runtime: Runtime, listening: socket.socket, *, with_worker: bool
+) -> None:
+    host, port = listening.getsockname()[:2]
+    # An address that stands for all of them cannot be connected to everywhere, and this machine can use its own.
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    url = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+    def tell_started() -> None:
+        files.update(dataclasses.replace(runtime, ready=True, url=url, port=port))
+        click.echo(
+            f"Onlooker {__version__} is at {url}, the key in {settings.home / 'key'}, how to use it at {url}/docs. "
+            "Next: onlooker import transcript ~/.claude/projects (Ctrl-C stops)"
+        )
+        sys.stdout.flush()
+
+    async with open_app(settings) as app:
+        await app.accounts.ensure_local(settings.home)
+        server = _Server(_config(app), on_started=tell_started)
+        async with running(app, with_worker=with_worker):
+            with on_stop_signal(server.stop):
+                await server.serve(sockets=[listening])
+
+
+async def _work(settings: Settings, files: StateFiles | None, runtime: Runtime) -> None:
+    stop = asyncio.Event()
+    async with open_app(settings) as app, running(app, with_worker=True):
+        with on_stop_signal(stop.set):
+            if files is not None:
+                files.update(dataclasses.replace(runtime, ready=True))
+            click.echo(f"Onlooker {__version__} works on {app.database.url} (Ctrl-C stops)")
+            sys.stdout.flush()
+            await stop.wait()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with signals left to us: it would end the process before the worker has drained."""
+
+    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See `on_stop_signal`."""
+        yield
+
+    def stop(self) -> None:
+        """Take nothing new and answer what was accepted; on a second call stop waiting for that."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+@contextmanager
+def on_stop_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` in the running loop at each SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+
+    before = {each: signal.signal(each, handle) for each in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _claimed(files: StateFiles, runtime: Runtime) -> Iterator[StateFiles]:
+    files.claim(runtime)
+    try:
+        yield files
+    finally:
+        files.give_up(runtime.identity)
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """A bound socket. Raises `Misconfigured` where the address is taken, foreign or not ours to take."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        if sys.platform != "win32":
+            # Without it a restart fails while connections of the last one linger; on Windows it would share the port.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((settings.host, settings.port))
+            listening.listen(BACKLOG)
+        except OSError as error:
+            problem = f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error})"
+            advice = "set ONLOOKER_PORT or --port to another port, 0 for any free one"
+            raise Misconfigured([f"{problem}: {advice}"]) from error
+        yield listening
+
+
+def _runtime() -> Runtime:
+    return Runtime(ProcessIdentity.of_this_process(), __version__, now_ms())
+
+
+def _config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_asgi(app),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run in uvloop where it is to be had."""
+    factory = None
+    if sys.platform != "win32":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
