@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.secret_samples import ASSIGNED, HARMLESS, PLACES, SECRET, TOKENS, key_block
 from onlooker.domain.errors import InvalidInput
 from onlooker.domain.payloads import (
     BIG_NUMBER,
@@ -21,6 +22,8 @@ from onlooker.domain.payloads import (
     read_json,
     scrub,
 )
+from onlooker.domain.privacy import strip_private
+from onlooker.domain.secrets import redact
 
 TOKEN = "gh" + "p_" + "q7Zk2WvR4mN8tByPl3dXh9Jc5Gf1Us6Ae0Io"
 PAYLOAD = {
@@ -132,10 +135,19 @@ def test_private_parts_and_secrets_go_in_every_corner() -> None:
     assert stored["prompt"] == "help with "
 
 
-@pytest.mark.parametrize("before", ["\n", "\t", "\r\n", '"', "\\", "\x1b[32m", " ", "é", "\\\\n"])
-def test_the_quick_look_at_the_whole_payload_misses_nothing_that_stands_behind_an_escape(before: str) -> None:
-    for secret in ("s" + "k-" + "q7Zk2WvR4mN8tByPl3dXh9Jc5Gf", TOKEN, "DB_PASSWORD=hunter2-x", "<private>hunter2-x"):
-        assert secret[-9:] not in json.dumps(scrub({"a": {"b": [f"x{before}{secret}", 1]}}))
+TEXTS = [
+    *(place.format(secret) for place in PLACES for secret in TOKENS.values()),
+    *(place.format(SECRET) for place in ASSIGNED),
+    *(key_block(kind, joint) for kind in ("", "RSA ") for joint in ("\n", "\\n", "\r\n")),
+    *(f"x{before}<private>{SECRET}" for before in ("", "\n", "\t", '"', "\\", "\x1b[1m", "é")),
+    *HARMLESS,
+]
+
+
+@pytest.mark.parametrize("before", ["", "\n", "\t", "\r\n", '"', "\\", "\x1b[32m", " ", "é", "\\n", "\\\\n"])
+def test_the_quick_look_at_the_whole_payload_misses_nothing_that_a_look_at_each_text_finds(before: str) -> None:
+    for text in TEXTS:
+        assert scrub({"a": {"b": [before + text, 1]}}) == {"a": {"b": [redact(strip_private(before + text)), 1]}}
 
 
 def test_the_key_is_taken_before_anything_is_removed() -> None:

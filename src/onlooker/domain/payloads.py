@@ -174,8 +174,6 @@ def _clean_text(text: str, flags: set[str]) -> str:
 def _scrubbed(value: Any, json_text: str) -> Any:
     """One look at the whole JSON tells what can be in it; only then is the value taken apart, and only for that."""
     ascii_text = plain(json_text)
-    if "\\" in ascii_text:
-        ascii_text = ascii_text.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")
     lower = ascii_text.lower()
     private = has_private(lower)
     finders = finders_for(ascii_text, lower)

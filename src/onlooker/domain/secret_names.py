@@ -74,7 +74,7 @@ _PATH = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:)?/[\w./-]*|\w+://.*")
 
 def name_finders() -> Iterator[Finder]:
     for kind, name in _NAMES:
-        hint = re.compile(name + _SUFFIX + rf"{_CLOSED}(?:\s{{0,4}}[:=!>,]|\s{{1,40}}['v\"\\])")
+        hint = re.compile(name + _SUFFIX + rf"{_CLOSED}(?:\s{{0,4}}[:=!>,]|(?:\s|\\+[nrt]){{1,40}}['v\"\\])")
         yield Finder(hint.search, _assigned(kind, re.compile(name + _SUFFIX + _SIGN)), in_lower=True)
     yield Finder(_OPTION.search, _options, in_lower=True)
 

@@ -43,7 +43,7 @@ def redact_member(name: str, value: Any) -> Any:
 
 
 def finders_for(ascii_text: str, lower: str) -> Sequence[Finder]:
-    """The finders that can find anything in a text made plain, or in payloads whose JSON it is (its escapes undone)."""
+    """The finders that can find anything in a text made plain, or in the payload whose JSON it is."""
     found = [finder for finder, hint in _ANYWHERE if hint(ascii_text)]
     words = _long_words(ascii_text)
     if words:
