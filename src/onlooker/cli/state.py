@@ -88,7 +88,7 @@ class StateFiles:
         """What the runtime file says; None when there is none, or none that can be read."""
         try:
             told = json.loads(self.runtime_file.read_text(encoding="utf-8"))
-            identity = ProcessIdentity.parse(told["identity"])
+            identity = ProcessIdentity.parse(str(told["identity"]))
             if identity is None:
                 return None
             return Runtime(

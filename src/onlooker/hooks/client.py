@@ -58,9 +58,9 @@ def read_key(home: Path) -> str:
 
 def post(url: str, key: str, agent: str, body: bytes) -> bool:
     """Whether the server has it, or refused it for good."""
-    address = urlsplit(url)
-    connect = HTTPSConnection if address.scheme == "https" else HTTPConnection
     try:
+        address = urlsplit(url)
+        connect = HTTPSConnection if address.scheme == "https" else HTTPConnection
         connection = connect(address.hostname or "127.0.0.1", address.port, timeout=TIMEOUT_S)
         try:
             connection.request(
