@@ -4,7 +4,7 @@ from sqlalchemy import ColumnElement, Table, bindparam, literal_column
 
 from onlooker.domain.models import Scope
 
-_NOTHING = literal_column("''")
+_NOTHING: ColumnElement[str] = literal_column("''")
 
 
 def is_listed(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
