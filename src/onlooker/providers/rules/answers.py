@@ -50,13 +50,14 @@ def _draft(step: Step) -> Draft | None:
         case "Task":
             return _told(step, step.text("description") or step.text("prompt") or "Subagent", text)
         case "WebSearch":
-            return _told(step, f"Web search: {step.text('query')}", text)
+            titles = [line.strip()[7:] for line in lines_of(text) if line.strip().startswith("title: ")]
+            return _told(step, f"Web search: {step.text('query')}", "; ".join(titles[:6]) or text)
         case "WebFetch":
             return _told(step, f"{step.text('url')}: {step.text('prompt')}".strip(": "), text)
         case "AskUserQuestion":
             return _decided(step, text)
         case "ExitPlanMode":
-            plan = step.text("plan") or text
+            plan = step.text("plan")
             heading = next(sentences(plan), "")
             return (
                 None

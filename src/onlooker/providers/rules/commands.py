@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 
 from onlooker.domain.models import Draft, ObservationKind
 from onlooker.providers.rules.outcomes import (
-    TestRun,
+    SuiteResult,
     exception_in,
     failing_names,
     first_error,
     last_word,
     read_test_run,
+    verdict_in,
 )
 from onlooker.providers.rules.step import Step, indexes
 from onlooker.providers.rules.text import (
@@ -77,7 +78,7 @@ class CommandRun:
     line: str
     said: str
     lines: tuple[str, ...]
-    tests: TestRun | None
+    tests: SuiteResult | None
     error: str
     exit_code: int | None
 
@@ -191,7 +192,7 @@ def _writes(redirection: str) -> bool:
 
 
 def _without_redirections(program: str) -> str:
-    return _REDIRECTED.sub(lambda found: found[1] or "", program)
+    return _REDIRECTED.sub(lambda found: found[1] or (found[0] if _writes(found[0]) else ""), program)
 
 
 def _bare(part: str) -> str:
@@ -210,7 +211,7 @@ def _known_by(programs: Sequence[str]) -> str:
     return clip(" && ".join(_without_redirections(program) for program in telling), 300)
 
 
-def _error(lines: Sequence[str], *, failed: bool, tests: TestRun | None) -> str:
+def _error(lines: Sequence[str], *, failed: bool, tests: SuiteResult | None) -> str:
     if failed:
         return first_error(lines) or last_word(lines) or "it failed"
     if tests is not None:
@@ -238,7 +239,7 @@ def _draft(repeats: _Repeats) -> Draft:
             concepts=("what-changed",),
             sources=sources,
         )
-    output, ending = clip(last_word(run.lines), NARRATIVE_LENGTH), _ending(run)
+    output, ending = clip(_verdict(run), NARRATIVE_LENGTH), _ending(run)
     title = clip(f"{clip(_name(run), 60)}: {ending}" if ending else _name(run), TITLE_LENGTH)
     return Draft(
         _kind(run),
@@ -286,7 +287,12 @@ def _name(run: CommandRun) -> str:
 def _ending(run: CommandRun) -> str:
     if run.tests is not None:
         return f"{run.tests.counts}: {run.error}" if run.error else run.tests.counts
-    return run.error or last_word(run.lines)
+    return run.error or _verdict(run)
+
+
+def _verdict(run: CommandRun) -> str:
+    """Git has its say last; builds and checks often say more after how they went."""
+    return last_word(run.lines) if _word(run.line) == "git" else verdict_in(run.lines)
 
 
 def _how_it_went(run: CommandRun, title: str) -> str:

@@ -333,6 +333,9 @@ def _what(file: FileEdits, imports: set[str], *, secret: bool) -> str:
     if file.replacements and not secret:
         old, new = file.replacements[0]
         return f"{clip(old, 40)} became {clip(new, 40)}"
+    added = [line for line in file.added if line.strip()]
+    if len(added) == 1 and not file.removed and not secret:
+        return f"add `{clip(added[0], _LONGEST_REPLACEMENT)}`"
     return f"{counted(len(file.added), 'line')} added, {len(file.removed)} removed"
 
 

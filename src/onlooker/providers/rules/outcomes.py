@@ -10,7 +10,7 @@ _LONGEST_LINE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class TestRun:
+class SuiteResult:
     """The counts of a test run as its runner printed them. `failing` names tests, where it named them."""
 
     passed: int
@@ -27,7 +27,7 @@ class TestRun:
         return f"{_tests(self.passed)} pass" if self.passed != 1 else "1 test passes"
 
 
-def read_test_run(lines: Sequence[str]) -> TestRun | None:
+def read_test_run(lines: Sequence[str]) -> SuiteResult | None:
     """The result of a test run in a command's output; None where no runner that is known reports one."""
     for reader in _READERS:
         if run := reader(lines):
@@ -52,8 +52,18 @@ def exception_in(lines: Sequence[str]) -> str:
 
 
 def last_word(lines: Sequence[str]) -> str:
-    """The last line with words or figures in it."""
-    return next((line.strip() for line in reversed(lines) if any(c.isalnum() for c in line[:_LONGEST_LINE])), "")
+    """The last line with words or figures in it that is no echo of a script."""
+    return next((line.strip() for line in reversed(lines) if _is_telling(line)), "")
+
+
+def verdict_in(lines: Sequence[str]) -> str:
+    """The last line that says how it went, else the last word."""
+    said = (line.strip() for line in reversed(lines) if _is_telling(line) and _VERDICT.search(line[:_LONGEST_LINE]))
+    return next(said, "") or last_word(lines)
+
+
+def _is_telling(line: str) -> bool:
+    return line[:2] != "> " and any(c.isalnum() for c in line[:_LONGEST_LINE])
 
 
 _EXCEPTION = re.compile(
@@ -63,6 +73,11 @@ _ERROR = re.compile(
     r"\berror\b|\bfatal\b|\bpanic(?:ked)?\b|\bexception\b|\bfailed\b|\bfailure\b|\bcannot\b|\bcan't\b|\bnot found\b"
     r"|\bno such\b|\bdenied\b|\bundefined\b|\brefused\b|\binvalid\b|\bunknown\b|\babort(?:ed|ing)?\b|\btimed out\b"
     r"|\bERR!|\bE\d{3,4}\b|\bconflict\b|\brejected\b",
+    re.IGNORECASE,
+)
+_VERDICT = re.compile(
+    r"\b(?:passed|succe(?:ss|eded|ssfully)|compiled|finished|found \d+|checked \d+|no (?:issues|errors)"
+    r"|\d+ (?:issues|errors?)|added \d+|installed|built|total|up to date)\b",
     re.IGNORECASE,
 )
 _NO_ERROR = re.compile(r"\b(?:0|no) (?:errors?|failures?|failed)\b|^\s*(?:at|File) ", re.IGNORECASE)
@@ -83,7 +98,7 @@ _UNITTEST_FAILING = re.compile(r"(?:FAIL|ERROR): (\w+)")
 _COUNT = re.compile(r"(\w+(?: \w+)?)=(\d+)")
 
 
-def _unittest(lines: Sequence[str]) -> TestRun | None:
+def _unittest(lines: Sequence[str]) -> SuiteResult | None:
     ran = next((int(found[1]) for line in lines if (found := _UNITTEST_RAN.match(line))), None)
     ends = [found for line in lines if (found := _UNITTEST_END.match(line))]
     if ran is None and not ends:
@@ -94,7 +109,7 @@ def _unittest(lines: Sequence[str]) -> TestRun | None:
     failed = sum(counts.get(name, 0) for name in ("failures", "errors", "unexpected successes"))
     skipped = counts.get("skipped", 0)
     failing = tuple(found[1] for line in lines if (found := _UNITTEST_FAILING.match(line)))
-    return TestRun(max(ran - failed - skipped, 0), failed, skipped, failing)
+    return SuiteResult(max(ran - failed - skipped, 0), failed, skipped, failing)
 
 
 _PYTEST_END = re.compile(
@@ -105,13 +120,13 @@ _PYTEST_FAILING = re.compile(r"(?:FAILED|ERROR) (\S+)")
 _NUMBERED = re.compile(r"(\d+) (\w+)")
 
 
-def _pytest(lines: Sequence[str]) -> TestRun | None:
+def _pytest(lines: Sequence[str]) -> SuiteResult | None:
     end = next((found for line in reversed(lines) if (found := _PYTEST_END.match(line[:_LONGEST_LINE]))), None)
     if end is None:
         return None
     counts = {noun.rstrip("s"): int(number) for number, noun in _NUMBERED.findall(end[1])}
     failing = tuple(found[1].rpartition("::")[2] for line in lines if (found := _PYTEST_FAILING.match(line)))
-    return TestRun(
+    return SuiteResult(
         counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0), counts.get("skipped", 0), failing
     )
 
@@ -122,7 +137,7 @@ _MOCHA = re.compile(r"\s*(\d+) (passing|failing|pending)\b")
 _TAP = re.compile(r"(?:#|ℹ) (pass|fail|skipped) (\d+)$")
 
 
-def _javascript(lines: Sequence[str]) -> TestRun | None:
+def _javascript(lines: Sequence[str]) -> SuiteResult | None:
     end = next((found for line in lines if (found := _JS_END.match(line[:_LONGEST_LINE]))), None)
     if end is not None:
         counts = {noun: int(number) for number, noun in _NUMBERED.findall(end[1])}
@@ -135,7 +150,7 @@ def _javascript(lines: Sequence[str]) -> TestRun | None:
         return None
     failing = [found[1] for line in lines if (found := _JS_FAILING.match(line[:_LONGEST_LINE]))]
     skipped = max(counts.get(name, 0) for name in ("skipped", "pending"))
-    return TestRun(passed, failed, skipped, tuple(failing) if failed else ())
+    return SuiteResult(passed, failed, skipped, tuple(failing) if failed else ())
 
 
 _GO = re.compile(r"\s*--- (PASS|FAIL|SKIP): (\S+)")
@@ -143,7 +158,7 @@ _GO_PACKAGE = re.compile(r"(ok|FAIL)\s+(\S+)\s+(?:\(cached\)|[\d.]+s)")
 _GO_BUILD = re.compile(r"FAIL\s+(\S+) \[(?:build|setup) failed\]")
 
 
-def _go(lines: Sequence[str]) -> TestRun | None:
+def _go(lines: Sequence[str]) -> SuiteResult | None:
     packages = [found for line in lines if (found := _GO_PACKAGE.match(line))]
     broken = [found[1] for line in lines if (found := _GO_BUILD.match(line))]
     if not packages and not broken:
@@ -152,24 +167,26 @@ def _go(lines: Sequence[str]) -> TestRun | None:
     failing = tuple(found[2] for found in tests if found[1] == "FAIL") + tuple(broken)
     failing = failing or tuple(found[2] for found in packages if found[1] == "FAIL")
     passed = sum(found[1] == "PASS" for found in tests) or sum(found[1] == "ok" for found in packages)
-    return TestRun(passed, len(failing), sum(found[1] == "SKIP" for found in tests), failing)
+    return SuiteResult(passed, len(failing), sum(found[1] == "SKIP" for found in tests), failing)
 
 
 _CARGO = re.compile(r"test result: (?:ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored")
 _CARGO_FAILING = re.compile(r"test (\S+) \.\.\. FAILED")
 
 
-def _cargo(lines: Sequence[str]) -> TestRun | None:
+def _cargo(lines: Sequence[str]) -> SuiteResult | None:
     ends = [found for line in lines if (found := _CARGO.match(line))]
     if not ends:
         return None
     passed, failed, skipped = (sum(int(found[i]) for found in ends) for i in (1, 2, 3))
-    return TestRun(passed, failed, skipped, tuple(found[1] for line in lines if (found := _CARGO_FAILING.match(line))))
+    return SuiteResult(
+        passed, failed, skipped, tuple(found[1] for line in lines if (found := _CARGO_FAILING.match(line)))
+    )
 
 
-_READERS: tuple[Callable[[Sequence[str]], TestRun | None], ...] = (_unittest, _pytest, _cargo, _javascript, _go)
+_READERS: tuple[Callable[[Sequence[str]], SuiteResult | None], ...] = (_unittest, _pytest, _cargo, _javascript, _go)
 
 
-def failing_names(run: TestRun) -> str:
+def failing_names(run: SuiteResult) -> str:
     """`Failing: a, b and 3 more`, or empty."""
     return f"Failing: {named((clip(name, 60) for name in run.failing), 3)}" if run.failing else ""

@@ -4,13 +4,25 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from onlooker.domain.models import Draft, ObservationKind
 from onlooker.providers.rules.step import Step, indexes
-from onlooker.providers.rules.text import NARRATIVE_LENGTH, TITLE_LENGTH, clip, counted, facts, named
+from onlooker.providers.rules.symbols import declared_in, opening_remark
+from onlooker.providers.rules.text import (
+    MAX_FACTS,
+    NARRATIVE_LENGTH,
+    TITLE_LENGTH,
+    clip,
+    counted,
+    facts,
+    lines_of,
+    named,
+)
 
 READ_TOOLS = frozenset({"Read", "Grep", "Glob", "LS", "NotebookRead"})
 ENOUGH_FILES = 3
 """Fewer files than this are no note of their own beside other work."""
 
 _MOST_FILES = 20
+_MOST_LINES = 400
+_LONGEST_LOOK = 30_000
 
 
 def observe_reading(steps: Iterable[Step], *, beside_work: bool) -> Draft | None:
@@ -23,15 +35,30 @@ def observe_reading(steps: Iterable[Step], *, beside_work: bool) -> Draft | None
         return None
     if beside_work and len(files) < ENOUGH_FILES:
         return None
+    title = clip(_title(reads, files, searches), TITLE_LENGTH)
+    about = {path: text for step in told if (text := _about(step)) for path in step.paths[:1]}
+    found = [fact for step in searches if (fact := _search(step)) != title]
     return Draft(
         ObservationKind.DISCOVERY,
-        clip(_title(reads, files, searches), TITLE_LENGTH),
-        narrative=clip(f"Looked at {named(files, 8)}.", NARRATIVE_LENGTH) if len(files) > 3 else "",
-        facts=facts(*(_search(step) for step in searches)),
+        title,
+        narrative=clip(f"Looked at {named(reads, 8)}.", NARRATIVE_LENGTH) if len(reads) > 3 else "",
+        facts=facts(
+            *(f"{path}: {text}" for path, text in list(about.items())[: MAX_FACTS - min(len(found), 2)]), *found
+        ),
         concepts=("how-it-works",),
-        files_read=tuple(files[:_MOST_FILES]),
+        files_read=tuple((reads or files)[:_MOST_FILES]),
         sources=indexes(told),
     )
+
+
+def _about(step: Step) -> str:
+    """What a file that was read says it is, and what it declares."""
+    if step.use is None or step.use.tool != "Read" or not step.paths:
+        return ""
+    lines = lines_of(step.use.output[:_LONGEST_LOOK])[:_MOST_LINES]
+    remark = clip(opening_remark(lines, step.paths[0]), 120)
+    names = named((name for name in declared_in(lines, step.paths[0]) if name != remark), 5)
+    return " – ".join(part for part in (remark, names) if part)
 
 
 def is_reading(step: Step) -> bool:

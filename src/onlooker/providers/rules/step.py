@@ -7,6 +7,9 @@ from typing import Any
 
 from onlooker.domain.adapters import ToolUse, phase_of, read_tool_use
 from onlooker.domain.models import Event
+from onlooker.providers.rules.text import printable
+
+_LONGEST_PATH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Step:
 
     def path(self, path: str) -> str:
         """A path as a person of the project says it: below the working folder relative to that, with `/`."""
-        path = path.replace("\\", "/")
+        path = printable(path[:_LONGEST_PATH]).replace("\\", "/")
         root = self.cwd.replace("\\", "/").rstrip("/") + "/"
         if self.cwd and path.startswith(root):
             return path[len(root) :] or path

@@ -23,6 +23,10 @@ from onlooker.providers.rules.text import (
 _SHORTEST_CLOSING = 40
 """A closing message below this many characters, of a turn with no work, is no more than a nod."""
 
+_SHORTEST_TITLE = 12
+"""A prompt's sentence below this ("Good.") says nothing; the next one may."""
+
+_COMMAND_TAG = re.compile(r"</?(?:command|local-command)-[a-z]+>")
 _LONGEST_SENTENCE = 1_000
 _SHORT_SENTENCE = 40
 
@@ -33,14 +37,15 @@ _LEARNED = re.compile(
 )
 _NEXT = re.compile(
     r"\b(?:next steps?|todo|remain(?:s|ing)|still (?:to|needs?|missing)|not yet|left to do|follow[- ]?up|"
-    r"should (?:now|next|also)|you (?:can|may|could|should|need to|might)|later|not handled|want me to|sh(?:all|ould) i)\b",
+    r"should (?:now|next|also)|you (?:can|may|could|should|need to|might)|later|not handled|"
+    r"want me to|sh(?:all|ould) i)\b",
     re.IGNORECASE,
 )
 
 
 def summarise(steps: Sequence[Step]) -> Draft | None:
     """One draft of kind summary; None when nothing was done and nothing of weight was said."""
-    prompts = [text for step in steps if step.event_type == "user_prompt" and (text := prompt_of(step.payload))]
+    prompts = [asked for step in steps if step.event_type == "user_prompt" and (asked := _asked(step))]
     closings = [text for step in steps if step.event_type == "turn_end" and (text := closing_message_of(step.payload))]
     if not closings:
         closings = [
@@ -52,11 +57,12 @@ def summarise(steps: Sequence[Step]) -> Draft | None:
     modified = [file.path for file in edits]
     if not (edits or runs or read) and max((len(text) for text in closings), default=0) < _SHORTEST_CLOSING:
         return None
-    asked = next((sentence for prompt in prompts for sentence in sentences(prompt)), "")
+    told = [sentence for prompt in prompts for sentence in sentences(prompt)]
+    request = next((sentence for sentence in told if len(sentence) >= _SHORTEST_TITLE), told[0] if told else "")
     done = _done(edits, runs)
     return Draft(
         ObservationKind.SUMMARY,
-        clip(asked or next((s for text in closings for s in sentences(text)), "") or done, TITLE_LENGTH),
+        clip(request or next((s for text in closings for s in sentences(text)), "") or done, TITLE_LENGTH),
         narrative=clip(_narrative(closings) or done, NARRATIVE_LENGTH),
         facts=facts(
             _fact("request", _heads(prompts)),
@@ -70,6 +76,11 @@ def summarise(steps: Sequence[Step]) -> Draft | None:
         files_modified=tuple(modified[:50]),
         sources=indexes(steps),
     )
+
+
+def _asked(step: Step) -> str:
+    """The prompt, without the tags around a slash command."""
+    return _COMMAND_TAG.sub(" ", (prompt_of(step.payload) or "")[:20_000]).strip()
 
 
 def _fact(name: str, text: str) -> str:

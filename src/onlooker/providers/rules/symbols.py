@@ -26,7 +26,10 @@ _DECLARES = re.compile(
 _HEADING = re.compile(r"#{1,6}\s+(.{1,200}?)\s*#*$")
 _SECTION = re.compile(r"\[{1,2}([^\[\]]{1,100})\]{1,2}\s*$")
 
+_KEY = re.compile(r"\s*[\"']?([\w.@/-]{1,100})[\"']?\s*:(?:\s|$)")
+
 _PROSE = (".md", ".markdown", ".mdx", ".rst", ".adoc", ".txt")
+_KEYED = (".json", ".yaml", ".yml")
 _SECTIONED = (".toml", ".ini", ".cfg", ".conf")
 
 _FROM_IMPORT = re.compile(r"\s*from\s+([\w.]+)\s+import\s+\(?([\w\s,*]{1,300})")
@@ -51,6 +54,8 @@ def declared(line: str, path: str) -> str | None:
         found = _HEADING.match(line)
     elif path.lower().endswith(_SECTIONED):
         found = _SECTION.match(line)
+    elif path.lower().endswith(_KEYED):
+        found = _KEY.match(line)
     else:
         found = _DECLARES.match(line)
     return next((name for name in found.groups() if name), None) if found else None
@@ -77,6 +82,13 @@ def called(lines: Iterable[str]) -> dict[str, None]:
                 if found[1] not in _NO_CALLS and len(found[1]) > 2:
                     names[found[1]] = None
     return names
+
+
+def declared_in(lines: Iterable[str], path: str) -> list[str]:
+    """What the lines of a source file or a text declare, in order."""
+    if path.lower().endswith(_KEYED):
+        return []
+    return list(dict.fromkeys(name for line in lines if (name := declared(line, path))))
 
 
 def opening_remark(lines: Iterable[str], path: str) -> str:

@@ -14,12 +14,18 @@ _LOOKED_AT = 20_000
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|(?<=[。！？])")
 _ABBREVIATED = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|no|fig)|\b[A-Z])\.$", re.IGNORECASE)
 _MARKUP = re.compile(r"^\s*(?:#{1,6}\s+|[-*+]\s+|\d{1,3}[.)]\s+|>\s+)|\*\*|__")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def printable(text: str) -> str:
+    """The text without what a database refuses or a terminal obeys: control characters and halves of pairs."""
+    return _UNPRINTABLE.sub(" ", text)
 
 
 def clip(text: str, length: int) -> str:
     """The text on one line, at most `length` characters; what was cut ends in an ellipsis, between words if it can."""
-    line = " ".join(text[: 4 * length + 200].split())
+    line = " ".join(printable(text[: 4 * length + 200]).split())
     if len(line) <= length:
         return line
     cut = line[: length - 1]
