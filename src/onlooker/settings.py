@@ -141,6 +141,24 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / SETTINGS_FILE)
 
 
+def origins() -> dict[str, str]:
+    """Where each setting's value comes from: `environment`, `settings.toml` or `default`.
+
+    Raises `Misconfigured` when the file cannot be read.
+    """
+    home = Path(os.environ.get(PREFIX + "HOME") or DEFAULT_HOME).expanduser()
+    path = home / SETTINGS_FILE
+    try:
+        filed = set(tomllib.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise Misconfigured([f"{path} cannot be read: {error}"]) from error
+    given = {name for name in Settings.model_fields if os.environ.get(PREFIX + name.upper())}
+    return {
+        name: "environment" if name in given else SETTINGS_FILE if name in filed else "default"
+        for name in Settings.model_fields
+    }
+
+
 def load_settings(**given: object) -> Settings:
     """The settings of this process; `given` wins over the environment and the file.
 

@@ -1,0 +1,175 @@
+"""`onlooker keys …` and `onlooker projects …`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onlooker.cli.options import json_option, local_time, show_table, tell
+
+if TYPE_CHECKING:
+    from onlooker.domain.models import ApiKey
+
+SCOPES = ("read", "write", "admin")
+
+
+class ScopeList(click.ParamType[frozenset[str]]):
+    """Scopes, divided by commas."""
+
+    name = "scopes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        scopes = frozenset(each.strip() for each in str(value).split(",") if each.strip())
+        if not scopes or not scopes <= set(SCOPES):
+            self.fail(f"give one or more of {', '.join(SCOPES)}, divided by commas.", param, ctx)
+        return scopes
+
+
+@click.group(epilog="Example: onlooker keys create --scope read,write")
+def keys() -> None:
+    """Create, list and revoke API keys."""
+
+
+@keys.command("create", epilog="Example: onlooker keys create --project website --scope read,write --json")
+@click.option("--project", help="The one project that the key reaches; without it, all of the team.")
+@click.option(
+    "--scope", "scopes", type=ScopeList(), default="read,write", show_default=True, help="What the key may do."
+)
+@click.option("--name", default="", help="A name by which you know the key again.")
+@json_option
+def create_key(*, project: str | None, scopes: frozenset[str], name: str, as_json: bool) -> None:
+    """Create a key. It is shown once; only its hash is stored."""
+    from onlooker.cli.local import open_local, run
+    from onlooker.domain.models import KeyScope
+
+    async def create() -> None:
+        async with open_local() as local:
+            accounts = local.app.accounts
+            bound = await accounts.find_project(local.principal, project) if project is not None else None
+            made = await accounts.create_key(
+                local.principal,
+                scopes=frozenset(KeyScope(scope) for scope in scopes),
+                project_id=bound.id if bound else None,
+                name=name,
+            )
+        told = {
+            "key": made.key,
+            "id": made.stored.id,
+            "teamId": made.stored.team_id,
+            "projectId": made.stored.project_id,
+            "scopes": _scopes(made.stored),
+        }
+        tell(
+            as_json,
+            told,
+            lambda: f"{made.key}\nKeep it: it is not shown again. Revoke: onlooker keys revoke {told['id']}",
+        )
+
+    run(create())
+
+
+@keys.command("list", epilog="Example: onlooker keys list --json")
+@json_option
+def list_keys(*, as_json: bool) -> None:
+    """List the team's keys, revoked ones included; never the keys themselves."""
+    from onlooker.cli.local import open_local, run
+
+    async def show() -> None:
+        async with open_local() as local:
+            found = await local.app.accounts.list_keys(local.principal)
+            names = {project.id: project.name for project in await local.projects(None)}
+        if as_json:
+            tell(as_json, {"keys": [_key_json(key) for key in found]}, str)
+            return
+        show_table(
+            ("id", "name", "project", "scopes", "created", "last used", "state"),
+            [
+                (
+                    key.id,
+                    key.name,
+                    names.get(key.project_id, "") if key.project_id else "(all)",
+                    ",".join(_scopes(key)),
+                    local_time(key.created_at),
+                    local_time(key.last_used_at),
+                    "active" if key.revoked_at is None else f"revoked {local_time(key.revoked_at)}",
+                )
+                for key in found
+            ],
+        )
+
+    run(show())
+
+
+@keys.command("revoke", epilog="Example: onlooker keys revoke 0197d0c2-5a1e-7c3b-9f00-0a1b2c3d4e5f")
+@click.argument("key_id", metavar="ID")
+@json_option
+def revoke_key(*, key_id: str, as_json: bool) -> None:
+    """Refuse a key from now on; a running server follows within 3 s. ID is that of `onlooker keys list`."""
+    from onlooker.cli.local import open_local, run
+
+    async def revoke() -> None:
+        async with open_local() as local:
+            key = await local.app.accounts.revoke_key(local.principal, key_id)
+        tell(as_json, _key_json(key), lambda: f"Key {key.id} is revoked.")
+
+    run(revoke())
+
+
+@click.group(epilog="Example: onlooker projects create website")
+def projects() -> None:
+    """Create and list projects."""
+
+
+@projects.command("create", epilog="Example: onlooker projects create website --json")
+@click.argument("name")
+@json_option
+def create_project(*, name: str, as_json: bool) -> None:
+    """Create a project; one of that name that is there already is told and left as it is."""
+    from onlooker.cli.local import open_local, run
+
+    async def create() -> None:
+        async with open_local() as local:
+            project, is_new = await local.app.accounts.create_project(local.principal, name)
+        told = {"id": project.id, "name": project.name, "teamId": project.team_id}
+        made = "is created" if is_new else "is there already"
+        tell(as_json, told, lambda: f"Project {project.name} {made}: {project.id}")
+
+    run(create())
+
+
+@projects.command("list", epilog="Example: onlooker projects list --json")
+@json_option
+def list_projects(*, as_json: bool) -> None:
+    """List the team's projects."""
+    from onlooker.cli.local import open_local, run
+
+    async def show() -> None:
+        async with open_local() as local:
+            found = await local.projects(None)
+        if as_json:
+            told = [
+                {"id": each.id, "name": each.name, "teamId": each.team_id, "createdAtEpoch": each.created_at}
+                for each in found
+            ]
+            tell(as_json, {"projects": told}, str)
+            return
+        show_table(("id", "name", "created"), [(each.id, each.name, local_time(each.created_at)) for each in found])
+
+    run(show())
+
+
+def _scopes(key: "ApiKey") -> list[str]:
+    return sorted(key.scopes, key=SCOPES.index)
+
+
+def _key_json(key: "ApiKey") -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "teamId": key.team_id,
+        "projectId": key.project_id,
+        "scopes": _scopes(key),
+        "createdAtEpoch": key.created_at,
+        "expiresAtEpoch": key.expires_at,
+        "revokedAtEpoch": key.revoked_at,
+        "lastUsedAtEpoch": key.last_used_at,
+    }

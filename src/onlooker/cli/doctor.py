@@ -1,0 +1,229 @@
+"""`onlooker doctor`: what is set, what is reachable, what to do."""
+
+import asyncio
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onlooker.cli.options import json_option
+from onlooker.domain.errors import Conflict, Misconfigured, OnlookerError
+
+if TYPE_CHECKING:
+    from onlooker.settings import Settings
+    from onlooker.storage.database import Database
+
+WORKER_SEEN_MS = 30_000
+"""Three heartbeats."""
+DATABASE_WAIT_S = 5.0
+PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
+
+
+class Level(StrEnum):
+    """How a check came out. A note is nothing wrong, but good to know."""
+
+    OK = "ok"
+    NOTE = "note"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, what is so, and what to do about it where something is to be done."""
+
+    name: str
+    level: Level
+    found: str
+    advice: str = ""
+
+
+@click.command(epilog="Example: onlooker doctor --json")
+@json_option
+def doctor(*, as_json: bool) -> None:
+    """Say what is set, what is reachable and what to do. Exit code 1 when something is wrong."""
+    import json
+
+    settings, told, checks = _check_settings()
+    if settings is not None:
+        checks += [_check_home(settings.home), _check_key(settings.home)]
+        file = settings.database.removeprefix("sqlite:///")
+        if file != settings.database and not Path(file).exists():
+            checks.append(Check("database", Level.NOTE, f"{file} is not there yet", "it is made at the first start"))
+        else:
+            checks += asyncio.run(_check_parts(settings))
+        checks += [
+            *_check_processes(settings.home),
+            asyncio.run(_check_provider(settings)),
+            *_check_spool(settings.home),
+        ]
+    is_well = all(check.level is not Level.PROBLEM for check in checks)
+    if as_json:
+        report = {"ok": is_well, "settings": told, "checks": [asdict(check) for check in checks]}
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _show(told, checks)
+    if not is_well:
+        click.get_current_context().exit(1)
+
+
+def _show(told: list[dict[str, str]], checks: list[Check]) -> None:
+    marks = {Level.OK: ("ok", "green"), Level.NOTE: ("note", "yellow"), Level.PROBLEM: ("PROBLEM", "red")}
+    changed = [each for each in told if each["from"] != "default"]
+    click.echo(f"Settings ({len(told) - len(changed)} at their defaults, see docs/configuration.md):")
+    for each in changed:
+        click.echo(f"  {each['name']} = {each['value']}  ({each['from']})")
+    click.echo("Checks:")
+    for check in checks:
+        word, colour = marks[check.level]
+        click.echo(f"  {click.style(f'{word:8}', fg=colour)}{check.name}: {check.found}")
+        if check.advice:
+            click.echo(f"          → {check.advice}")
+
+
+def _check_settings() -> tuple["Settings | None", list[dict[str, str]], list[Check]]:
+    from onlooker.settings import PREFIX, load_settings, origins
+
+    try:
+        settings, come_from = load_settings(), origins()
+    except Misconfigured as error:
+        return None, [], [Check("settings", Level.PROBLEM, each, "correct or unset it") for each in error.problems]
+    told = [
+        {"name": PREFIX + name.upper(), "value": _shown(getattr(settings, name)), "from": origin}
+        for name, origin in come_from.items()
+    ]
+    return settings, told, [Check("settings", Level.OK, "every value is valid")]
+
+
+def _shown(value: Any) -> str:
+    return PASSWORD.sub(r"\1:…@", str(int(value) if isinstance(value, bool) else value))
+
+
+def _check_home(home: Path) -> Check:
+    if not home.exists():
+        return Check("home", Level.NOTE, f"{home} is not there yet", "it is made at the first start")
+    try:
+        with tempfile.TemporaryFile(dir=home):
+            return Check("home", Level.OK, f"{home} can be written")
+    except OSError as error:
+        advice = "give it to the user that runs Onlooker, or set ONLOOKER_HOME to another folder"
+        return Check("home", Level.PROBLEM, f"{home} cannot be written: {error.strerror}", advice)
+
+
+def _check_key(home: Path) -> Check:
+    path = home / "key"
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return Check("key", Level.NOTE, "there is no key yet", "it is made at the first start")
+    if mode & 0o077:
+        return Check("key", Level.PROBLEM, f"{path} can be read by others", f"chmod 600 {path}")
+    return Check("key", Level.OK, f"{path} can be read by its owner only")
+
+
+async def _check_parts(settings: "Settings") -> list[Check]:
+    """Database, queue, jobs and workers, without changing any of them."""
+    from onlooker.storage.database import open_database
+
+    try:
+        async with (
+            asyncio.timeout(DATABASE_WAIT_S),
+            open_database(settings.database, pool_size=1, timeout_s=DATABASE_WAIT_S) as database,
+        ):
+            schema, is_current = await _check_schema(database)
+            return [schema, *(await _check_queue(settings, database) if is_current else [])]
+    except (OnlookerError, TimeoutError) as error:
+        found = f"{_shown(settings.database)}: {str(error) or 'no answer'}"
+        advice = "start the database, or correct ONLOOKER_DATABASE_URL; a damaged file is replaced by a copy of it"
+        return [Check("database", Level.PROBLEM, found, advice)]
+
+
+async def _check_schema(database: "Database") -> tuple[Check, bool]:
+    from onlooker.storage import schema
+
+    installed = await database.read(schema.installed_version)
+    if installed == schema.SCHEMA_VERSION:
+        return Check("database", Level.OK, f"{database.url} has schema {installed}"), True
+    found = f"{database.url} has schema {installed or 'none'}, this version has {schema.SCHEMA_VERSION}"
+    return Check("database", Level.NOTE, found, "it is brought up to date at the next start"), False
+
+
+async def _check_queue(settings: "Settings", database: "Database") -> list[Check]:
+    from onlooker.app import open_queue
+    from onlooker.domain.jobs import JobStatus
+    from onlooker.host import ProcessIdentity
+    from onlooker.storage import overview, workers
+
+    queue = open_queue(settings, database, ProcessIdentity.of_this_process())
+    try:
+        health = await queue.health()
+        if not health.ok:
+            found = f"{health.engine}: {health.error}"
+            return [Check("queue", Level.PROBLEM, found, "make it reachable; the rows keep what is to be done")]
+        depth = await queue.depth()
+    finally:
+        await queue.close()
+    jobs = await database.read(overview.count_jobs)
+    queued, processing, failed = jobs[JobStatus.QUEUED], jobs[JobStatus.PROCESSING], jobs[JobStatus.FAILED]
+    seen = len(await database.read(lambda conn: workers.seen_within(conn, WORKER_SEEN_MS)))
+    checks = [Check("queue", Level.OK, f"{health.engine} works, {depth.pending} messages")]
+    if failed:
+        found = f"{queued} queued, {processing} processing, {failed} failed for good"
+        checks.append(
+            Check("jobs", Level.NOTE, found, "onlooker jobs list --status failed, then onlooker jobs retry ID")
+        )
+    else:
+        checks.append(Check("jobs", Level.OK, f"{queued} queued, {processing} processing"))
+    if seen:
+        checks.append(Check("workers", Level.OK, f"{seen} at work"))
+    elif queued:
+        found = f"none was seen in the last {WORKER_SEEN_MS // 1000} s, and {queued} jobs wait"
+        checks.append(Check("workers", Level.PROBLEM, found, "onlooker server start, or onlooker worker start"))
+    else:
+        checks.append(Check("workers", Level.NOTE, "none is at work", "onlooker server start runs one"))
+    return checks
+
+
+def _check_processes(home: Path) -> Iterator[Check]:
+    from onlooker.cli.daemon import find, is_healthy
+    from onlooker.cli.state import StateFiles
+
+    for role in ("server", "worker"):
+        try:
+            runtime = find(StateFiles(home, role))
+        except (Conflict, OSError) as error:
+            yield Check(role, Level.PROBLEM, str(error))
+            continue
+        if runtime is None:
+            if role == "server":
+                yield Check(role, Level.NOTE, "not running", "onlooker server start")
+        elif is_healthy(runtime):
+            yield Check(role, Level.OK, f"runs{f' at {runtime.url}' if runtime.url else ''} (pid {runtime.pid})")
+        else:
+            found = f"pid {runtime.pid} does not answer at {runtime.url}"
+            yield Check(role, Level.PROBLEM, found, f"onlooker {role} restart")
+
+
+async def _check_provider(settings: "Settings") -> Check:
+    from onlooker.app import build_provider
+
+    try:
+        await build_provider(settings).close()
+    except Misconfigured as error:
+        return Check("provider", Level.PROBLEM, str(error))
+    return Check("provider", Level.OK, settings.provider)
+
+
+def _check_spool(home: Path) -> Iterator[Check]:
+    path = home / "spool" / "hooks.jsonl"
+    try:
+        with path.open("rb") as file:
+            waiting = sum(1 for _ in file)
+    except OSError:
+        return
+    yield Check("spool", Level.NOTE, f"{path} keeps {waiting} hook payloads that found no server")
