@@ -187,6 +187,7 @@ class SqlQueue:
 
     async def epoch(self) -> str:
         """See `QueueEngine.epoch`: always the same, since the store is the database."""
+        self._check_open()
         return EPOCH
 
     async def health(self) -> QueueHealth:
@@ -253,8 +254,8 @@ class SqlQueue:
 
     async def _guarded(self, run: Callable[[], Awaitable[T]], *, even_closed: bool = False) -> T:
         """Ask the database within the time of a call, and say it as the queue's error where that fails."""
-        if self._calls.closed and not even_closed:
-            raise self._unavailable("it is closed")
+        if not even_closed:
+            self._check_open()
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await run()
@@ -262,6 +263,10 @@ class SqlQueue:
             raise self._unavailable(f"no answer within {CALL_TIMEOUT_S:.0f} s") from error
         except StorageUnavailable as error:
             raise self._unavailable(str(error)) from error
+
+    def _check_open(self) -> None:
+        if self._calls.closed:
+            raise self._unavailable("it is closed")
 
     def _unavailable(self, cause: str) -> QueueUnavailable:
         return QueueUnavailable(f"the queue in the database {self._address()} cannot be used: {cause}")

@@ -345,7 +345,7 @@ SWEEP = _release_where(
 
 
 def _purge(state: int) -> Delete:
-    is_state = literal_column(f"messages.state = {state}")
+    is_state: Any = literal_column(f"messages.state = {state}")
     over = and_(FINISHED, is_state, messages.c.finished_at <= bindparam("before", type_=BigInteger()))
     return delete(messages).where(messages.c.seq.in_(_portion(over, messages.c.finished_at)))
 

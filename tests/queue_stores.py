@@ -1,0 +1,117 @@
+"""Places where messages are kept. Tests of the queue speak to these, so that they run on every engine.
+
+A store opens any number of engines, each with connections of its own as another process would have; it tells other
+processes how to open one (`spec`), and it can let time pass without waiting.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+
+from onlooker.host import ProcessIdentity
+from onlooker.queue.contract import LEASE_MS, RETENTION_MS, QueueEngine
+from onlooker.queue.sql import SqlQueue
+from onlooker.storage import schema
+from onlooker.storage.database import Connection, Database, open_database
+from onlooker.storage.dialect import is_sqlite
+from onlooker.storage.tables import messages
+
+OpenEngine = Callable[..., Awaitable[QueueEngine]]
+"""Opens one more engine on a test's store."""
+
+
+class Store(ABC):
+    """Where the messages of one test are kept."""
+
+    spec: str
+
+    @abstractmethod
+    def engine(
+        self, *, lease_ms: int = LEASE_MS, retention_ms: int = RETENTION_MS, look_ms: int = 2_000
+    ) -> AbstractAsyncContextManager[QueueEngine]:
+        """An engine of its own, closed afterwards."""
+
+    @abstractmethod
+    async def pass_time(self, ms: int) -> None:
+        """Bring every due time, end of a lease and end of a retention nearer by this much."""
+
+    @abstractmethod
+    async def empty(self) -> None:
+        """Forget every message."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+class SqlStore(Store):
+    """A migrated database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.spec = json.dumps({"engine": "sql", "url": url})
+        self._database: Database | None = None
+        self._leaving: Any = None
+
+    @asynccontextmanager
+    async def engine(
+        self, *, lease_ms: int = LEASE_MS, retention_ms: int = RETENTION_MS, look_ms: int = 2_000
+    ) -> AsyncIterator[SqlQueue]:
+        async with open_database(self.url) as database:
+            await schema.prepare(database)
+            queue = SqlQueue(
+                database,
+                identity=ProcessIdentity.of_this_process(),
+                lease_ms=lease_ms,
+                retention_ms=retention_ms,
+                look_ms=look_ms,
+            )
+            try:
+                yield queue
+            finally:
+                await queue.close()
+
+    async def database(self) -> Database:
+        """A database beside those of the engines."""
+        if self._database is None:
+            self._leaving = open_database(self.url)
+            self._database = await self._leaving.__aenter__()
+        return self._database
+
+    async def pass_time(self, ms: int) -> None:
+        def shift(conn: Connection) -> None:
+            first = func.max if is_sqlite(conn) else func.greatest
+            conn.execute(update(messages).where(messages.c.due > 0).values(due=first(1, messages.c.due - ms)))
+            conn.execute(
+                update(messages).values(
+                    lease_until=messages.c.lease_until - ms, finished_at=messages.c.finished_at - ms
+                )
+            )
+
+        await (await self.database()).tx(shift)
+
+    async def empty(self) -> None:
+        await (await self.database()).tx(lambda conn: conn.execute(delete(messages)).rowcount)
+
+    async def rows(self) -> int:
+        """How many messages are kept, finished ones too."""
+        database = await self.database()
+        return await database.read(
+            lambda conn: int(conn.execute(select(func.count()).select_from(messages)).scalar_one())
+        )
+
+    async def close(self) -> None:
+        if self._leaving is not None:
+            await self._leaving.__aexit__(None, None, None)
+            self._leaving = self._database = None
+
+
+def open_store(spec: str) -> Store:
+    """The store that another process speaks of."""
+    told = json.loads(spec)
+    if told["engine"] == "sql":
+        return SqlStore(told["url"])
+    raise ValueError(f"no such engine: {told['engine']}")
