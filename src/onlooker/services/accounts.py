@@ -19,6 +19,7 @@ from onlooker.domain.errors import (
     StorageUnavailable,
     Unauthenticated,
 )
+from onlooker.domain.ids import may_exist
 from onlooker.domain.keys import KEY_PREFIX, hash_key
 from onlooker.domain.models import ApiKey, KeyScope, Principal, Project, Scope, Team
 from onlooker.domain.payloads import clean
@@ -127,6 +128,8 @@ class Accounts:
         """
         if principal.project_id is not None:
             return Scope(principal.team_id, principal.project_id)
+        if not may_exist(row_id):
+            raise NotFound(f"no such {what}")
         team_id = principal.team_id
         project_id = await self._database.read(lambda conn: accounts.project_of(conn, team_id, what, row_id))
         return Scope(team_id, project_id)
@@ -287,6 +290,8 @@ class Accounts:
     async def _project(self, team_id: str, project_id: str) -> Scope:
         known = self._projects.get(f"{team_id}/{project_id}")
         if known is None:
+            if not may_exist(project_id):
+                raise NotFound("no such project")
             await self._database.read(lambda conn: accounts.get_project(conn, team_id, project_id))
             known = self._projects.put(f"{team_id}/{project_id}", Scope(team_id, project_id))
         return known
