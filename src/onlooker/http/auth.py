@@ -1,0 +1,57 @@
+"""Who asks: a key in the request becomes a principal, before anything of the body is read."""
+
+from ipaddress import ip_address
+
+from starlette.requests import Request
+
+from onlooker.domain.errors import Forbidden, Unauthenticated
+from onlooker.domain.models import KeyScope, Principal
+from onlooker.services.accounts import Accounts
+from onlooker.settings import AuthMode, Settings
+
+FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+BEARER = "bearer "
+
+
+class Guard:
+    """Admits requests by their key; in local development, loopback requests without one."""
+
+    def __init__(self, accounts: Accounts, settings: Settings) -> None:
+        self._accounts = accounts
+        self._home = settings.home
+        self._bypass = settings.auth_mode is AuthMode.LOCAL_DEV and settings.allow_local_dev_bypass
+
+    async def admit(self, request: Request, scope: KeyScope) -> Principal:
+        """The principal of a request. Raises `Unauthenticated` without a key, `Forbidden` for one that does not do."""
+        key = key_of(request)
+        if key is None:
+            if self._bypass and is_local(request):
+                return (await self._accounts.ensure_local(self._home)).principal
+            raise Unauthenticated("send a key as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'")
+        principal = await self._accounts.authenticate(key)
+        if not principal.may(scope):
+            raise Forbidden(f"the key's scopes do not include {scope}")
+        return principal
+
+
+def key_of(request: Request) -> str | None:
+    """The key that a request carries, if any."""
+    given = request.headers.get("authorization", "")
+    if given[: len(BEARER)].lower() == BEARER:
+        return given[len(BEARER) :].strip() or None
+    return request.headers.get("x-api-key") or None
+
+
+def is_local(request: Request) -> bool:
+    """Whether a request comes from this machine itself, and not through something that stands before the server."""
+    if request.client is None or any(header in request.headers for header in FORWARDING_HEADERS):
+        return False
+    host = request.headers.get("host", "").rsplit(":", 1)[0].strip("[]")
+    return _is_loopback(request.client.host) and (host == "localhost" or _is_loopback(host))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,147 @@
+"""Recall: what was observed comes back, by search, by id and as context. Notes of a person's own go in here too."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onlooker.domain import keys
+from onlooker.domain.models import (
+    Draft,
+    Event,
+    Hit,
+    NewObservation,
+    Observation,
+    ObservationKind,
+    Principal,
+    Scope,
+    SearchFilter,
+    Session,
+    Source,
+)
+from onlooker.domain.payloads import prepare
+from onlooker.storage import accounts, events, observations, purge, search, sessions
+from onlooker.storage.database import Connection, Database
+
+LONGEST_TITLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NoteInput:
+    """A note that a person or an agent writes itself. `occurred_at` is its date, in epoch milliseconds."""
+
+    text: str
+    kind: ObservationKind = ObservationKind.MANUAL
+    title: str | None = None
+    session_id: str | None = None
+    occurred_at: int | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+class Recall:
+    """Every method raises `NotFound` for another tenant's id, and `StorageUnavailable`."""
+
+    def __init__(self, database: Database, *, new_id: Callable[[], str], now_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._new_id = new_id
+        self._now_ms = now_ms
+
+    async def search(self, scope: Scope, query: str, wanted: SearchFilter, *, limit: int) -> list[Hit]:
+        """The notes that fit the query, best first. A query without a word that could be looked up finds nothing."""
+
+        def work(conn: Connection) -> list[Hit]:
+            ranked = search.search(conn, scope, query, wanted, limit=limit)
+            scores = dict(ranked)
+            found = observations.observations_by_ids(conn, scope, list(scores))
+            return sorted((Hit(note, scores[note.id]) for note in found), key=lambda hit: -hit.score)
+
+        return await self._database.read(work)
+
+    async def context(
+        self, scope: Scope, query: str, wanted: SearchFilter, *, limit: int
+    ) -> tuple[list[Observation], str]:
+        """The notes that fit the query, and the same as one text for a model."""
+        notes = [hit.observation for hit in await self.search(scope, query, wanted, limit=limit)]
+        return notes, "\n\n---\n\n".join(note.content for note in notes)
+
+    async def add(self, principal: Principal, scope: Scope, note: NoteInput) -> Observation:
+        """Store a note of a person's own: stripped of private parts and secrets, never sent to a model."""
+        now = self._now_ms()
+        text = str(prepare(note.text).value)
+        title = str(prepare(note.title).value) if note.title else text.strip().partition("\n")[0]
+        draft = Draft(note.kind, title[:LONGEST_TITLE], narrative=text)
+        note_id = self._new_id()
+        new = NewObservation(
+            id=note_id,
+            draft=draft,
+            generation_key=keys.generation_key(note_id, 0),
+            occurred_at=now if note.occurred_at is None else note.occurred_at,
+            created_at=now,
+            content=draft.content if note.title else text,
+            session_id=note.session_id,
+            metadata_json=json.dumps(prepare(dict(note.metadata or {})).value, ensure_ascii=False),
+        )
+
+        def work(conn: Connection) -> Observation:
+            if note.session_id is not None:
+                sessions.get(conn, scope, note.session_id)
+            (stored,) = observations.store_observations(conn, scope, [new], now)
+            accounts.audit(
+                conn,
+                scope.team_id,
+                scope.project_id,
+                principal.key_id,
+                "observation.added",
+                "observation",
+                note_id,
+                now,
+            )
+            return stored
+
+        return await self._database.tx(work)
+
+    async def get(self, scope: Scope, observation_id: str) -> Observation:
+        """One observation."""
+        return await self._database.read(lambda conn: observations.get_observation(conn, scope, observation_id))
+
+    async def delete(self, principal: Principal, scope: Scope, observation_id: str) -> None:
+        """Delete an observation with its search data and its links."""
+
+        def work(conn: Connection) -> None:
+            observations.delete_observation(conn, scope, observation_id)
+            accounts.audit(
+                conn, scope.team_id, scope.project_id, principal.key_id,
+                "observation.deleted", "observation", observation_id, self._now_ms(),
+            )  # fmt: skip
+
+        await self._database.tx(work)
+
+    async def event(self, scope: Scope, event_id: str) -> Event:
+        """One event."""
+        return await self._database.read(lambda conn: events.get_event(conn, scope, event_id))
+
+    async def of_event(self, scope: Scope, event_id: str) -> Sequence[tuple[Observation, Source]]:
+        """The observations made from an event, each with the link that says so."""
+
+        def work(conn: Connection) -> Sequence[tuple[Observation, Source]]:
+            events.get_event(conn, scope, event_id)
+            return observations.observations_of_event(conn, scope, event_id)
+
+        return await self._database.read(work)
+
+    async def session(self, scope: Scope, session_id: str) -> Session:
+        """One session."""
+        return await self._database.read(lambda conn: sessions.get(conn, scope, session_id))
+
+    async def purge(self, principal: Principal, scope: Scope) -> dict[str, int]:
+        """Delete everything that was observed in a project; how many there were of each."""
+
+        def work(conn: Connection) -> dict[str, int]:
+            counts = purge.purge_project(conn, scope)
+            accounts.audit(
+                conn, scope.team_id, scope.project_id, principal.key_id,
+                "project.purged", "project", scope.project_id, self._now_ms(),
+            )  # fmt: skip
+            return counts
+
+        return await self._database.tx(work)

@@ -1,0 +1,47 @@
+"""Generation jobs as an operator sees them: page by page, with what they are about."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from onlooker.domain.jobs import JobStatus
+from onlooker.domain.models import Job, Scope
+from onlooker.storage.database import Connection
+from onlooker.storage.jobs import COLUMNS, JOBS, read_job
+from onlooker.storage.tables import agent_events
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs of a team to list; None means no restriction. `since` is a creation time in epoch milliseconds."""
+
+    project_id: str | None = None
+    status: JobStatus | None = None
+    source_type: str | None = None
+    since: int | None = None
+
+
+def list_jobs(conn: Connection, team_id: str, wanted: JobFilter, *, limit: int, offset: int) -> tuple[list[Job], int]:
+    """A page of a team's jobs, the latest first, and how many there are in all."""
+    conditions = [JOBS.c.team_id == team_id]
+    if wanted.project_id is not None:
+        conditions.append(JOBS.c.project_id == wanted.project_id)
+    if wanted.status is not None:
+        conditions.append(JOBS.c.status == wanted.status)
+    if wanted.source_type is not None:
+        conditions.append(JOBS.c.source_type == wanted.source_type)
+    if wanted.since is not None:
+        conditions.append(JOBS.c.created_at >= wanted.since)
+    total = conn.execute(select(func.count()).select_from(JOBS).where(*conditions)).scalar_one()
+    page = select(*COLUMNS).where(*conditions).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc())
+    return [read_job(row) for row in conn.execute(page.limit(limit).offset(offset))], total
+
+
+def payloads_of(conn: Connection, scope: Scope, job: Job) -> list[str]:
+    """The stored payloads, as JSON text, that an event job is about; for an administrator who asks."""
+    wanted = select(agent_events.c.payload).where(
+        agent_events.c.team_id == scope.team_id,
+        agent_events.c.project_id == scope.project_id,
+        agent_events.c.id == job.source_id,
+    )
+    return list(conn.execute(wanted).scalars())
