@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any
 
 from onlooker.domain.models import Draft, ObservationKind
@@ -29,6 +30,9 @@ EDIT_TOOLS = frozenset({"Edit", "MultiEdit", "Write", "NotebookEdit"})
 
 _MAX_LINES = 4_000
 """Changed lines of one edit that are looked at, and lines above it that are searched for what it is part of."""
+
+_MAX_COMPARED = 100
+"""Lines up to which two texts are compared line by line, which takes quadratic time; longer ones as bags of lines."""
 
 _LONGEST_REPLACEMENT = 80
 _SECRET_FILE = re.compile(r"(?:^|/)\.env|secret|credential|password|\.pem$|\.key$|id_rsa", re.IGNORECASE)
@@ -209,7 +213,7 @@ def _input_hunks(given: Mapping[str, Any], original: str) -> Iterator[Hunk]:
 
 
 def _difference(old: list[str], new: list[str]) -> list[str]:
-    """What differs between two texts, the equal lines at both ends taken off and lines that only moved left out."""
+    """What differs between two texts, with what stands above. Of long ones lines that only moved are left out."""
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1
@@ -218,11 +222,22 @@ def _difference(old: list[str], new: list[str]) -> list[str]:
         end += 1
     gone, come = old[start : len(old) - end], new[start : len(new) - end]
     above = [f" {line}" for line in old[max(start - 40, 0) : start]]
+    if max(len(gone), len(come)) <= _MAX_COMPARED:
+        return above + list(_compared(gone, come))
     return [
         *above,
         *(f"-{line}" for line in _beyond(gone, come)[:_MAX_LINES]),
         *(f"+{line}" for line in _beyond(come, gone)[:_MAX_LINES]),
     ]
+
+
+def _compared(old: list[str], new: list[str]) -> Iterator[str]:
+    for what, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if what == "equal":
+            yield from (f" {line}" for line in old[i:j])
+        else:
+            yield from (f"-{line}" for line in old[i:j])
+            yield from (f"+{line}" for line in new[k:m])
 
 
 def _beyond(lines: list[str], others: list[str]) -> list[str]:

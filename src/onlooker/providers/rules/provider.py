@@ -70,13 +70,13 @@ def observations_of(steps: Sequence[Step]) -> tuple[Draft, ...]:
     reading = observe_reading(steps, beside_work=bool(drafts))
     if reading is not None:
         drafts.append(reading)
-    return tuple(sorted(drafts, key=lambda draft: draft.sources))
+    return tuple(sorted((draft for draft in drafts if draft.title), key=lambda draft: draft.sources))
 
 
 def summary_of(steps: Sequence[Step]) -> tuple[Draft, ...]:
     """The summary of a turn or a session, or nothing."""
     draft = summarise(steps)
-    return (draft,) if draft else ()
+    return (draft,) if draft and draft.title else ()
 
 
 def _asked(steps: Sequence[Step]) -> ObservationKind | None:

@@ -28,7 +28,7 @@ _SHORTEST_TITLE = 12
 
 _COMMAND_TAG = re.compile(r"</?(?:command|local-command)-[a-z]+>")
 _LONGEST_SENTENCE = 1_000
-_SHORT_SENTENCE = 40
+_SHORT_SENTENCE = 30
 
 _LEARNED = re.compile(
     r"\b(?:because|since|cause[sd]?|turn(?:s|ed) out|reason|due to|actually|instead of|the problem|the issue|the bug|"
@@ -59,7 +59,7 @@ def summarise(steps: Sequence[Step]) -> Draft | None:
         return None
     told = [sentence for prompt in prompts for sentence in sentences(prompt)]
     request = next((sentence for sentence in told if len(sentence) >= _SHORTEST_TITLE), told[0] if told else "")
-    done = _done(edits, runs)
+    done = _done(edits, runs) or (f"looked at {named(read, 3)}" if read else "")
     return Draft(
         ObservationKind.SUMMARY,
         clip(request or next((s for text in closings for s in sentences(text)), "") or done, TITLE_LENGTH),
