@@ -1,0 +1,82 @@
+"""Generation jobs: list, read, retry, cancel."""
+
+from onlooker.domain.errors import Forbidden, NotFound
+from onlooker.domain.models import KeyScope
+from onlooker.http.operation import Call, Operation, Reply
+from onlooker.http.schemas import CancelledView, JobQuery, JobsQuery, JobsView, JobView, OneJobView, RetriedView
+from onlooker.storage.job_pages import JobFilter
+
+
+async def _page(call: Call, project_id: str | None) -> Reply:
+    query: JobsQuery = call.query
+    wanted = JobFilter(project_id, query.status, query.source_type, query.since)
+    page = await call.services.jobs.page(call.principal, wanted, limit=query.limit, offset=query.offset)
+    return Reply(JobsView([JobView.of(job) for job in page.jobs], page.total, query.limit, query.offset))
+
+
+async def list_jobs(call: Call) -> Reply:
+    """List the jobs that the key reaches."""
+    return await _page(call, None)
+
+
+async def list_jobs_of_team(call: Call) -> Reply:
+    """List a team's jobs."""
+    if call.path["team_id"] != call.principal.team_id:
+        raise NotFound("no such team")
+    return await _page(call, None)
+
+
+async def list_jobs_of_project(call: Call) -> Reply:
+    """List a project's jobs."""
+    scope = await call.services.accounts.project_in_path(call.principal, call.path["project_id"])
+    return await _page(call, scope.project_id)
+
+
+async def get_job(call: Call) -> Reply:
+    """Read a job; what it is about only for an administrator who asks."""
+    scope = await call.services.accounts.scope_of(call.principal, "job", call.path["job_id"])
+    job = await call.services.jobs.get(scope, call.path["job_id"])
+    if call.query.include is None:
+        return Reply(OneJobView(JobView.of(job)))
+    if not call.principal.may(KeyScope.ADMIN):
+        raise Forbidden("include=payload needs a key with the admin scope")
+    return Reply(OneJobView(JobView.of(job, payloads=await call.services.jobs.payloads(scope, job))))
+
+
+async def retry_job(call: Call) -> Reply:
+    """Queue a failed or cancelled job again."""
+    scope = await call.services.accounts.scope_of(call.principal, "job", call.path["job_id"])
+    job, again = await call.services.jobs.retry(scope, call.path["job_id"])
+    return Reply(RetriedView(JobView.of(job), int(again), not again))
+
+
+async def cancel_job(call: Call) -> Reply:
+    """Cancel a queued or processing job."""
+    scope = await call.services.accounts.scope_of(call.principal, "job", call.path["job_id"])
+    job, now = await call.services.jobs.cancel(scope, call.path["job_id"])
+    return Reply(CancelledView(JobView.of(job), not now))
+
+
+OPERATIONS = (
+    Operation("GET", "/v1/jobs", "List jobs", list_jobs, {200: JobsView}, KeyScope.READ, query=JobsQuery),
+    Operation(
+        "GET", "/v1/jobs/{job_id}", "Read a job", get_job, {200: OneJobView}, KeyScope.READ, query=JobQuery,
+        problems=frozenset({404}),
+    ),
+    Operation(
+        "POST", "/v1/jobs/{job_id}/retry", "Queue a job again", retry_job, {200: RetriedView}, KeyScope.WRITE,
+        problems=frozenset({404, 409}),
+    ),
+    Operation(
+        "POST", "/v1/jobs/{job_id}/cancel", "Cancel a job", cancel_job, {200: CancelledView}, KeyScope.WRITE,
+        problems=frozenset({404, 409}),
+    ),
+    Operation(
+        "GET", "/v1/teams/{team_id}/jobs", "List a team's jobs", list_jobs_of_team, {200: JobsView}, KeyScope.READ,
+        query=JobsQuery, problems=frozenset({404}),
+    ),
+    Operation(
+        "GET", "/v1/projects/{project_id}/jobs", "List a project's jobs", list_jobs_of_project, {200: JobsView},
+        KeyScope.READ, query=JobsQuery, problems=frozenset({404}),
+    ),
+)  # fmt: skip

@@ -1,0 +1,109 @@
+"""Observations: write, read, delete, search; and the older names of the same."""
+
+from onlooker.domain.errors import InvalidInput
+from onlooker.domain.models import KeyScope, SearchFilter
+from onlooker.http.operation import Call, Operation, Reply
+from onlooker.http.schemas import (
+    ContextBody,
+    ContextView,
+    DeletedView,
+    NoteBody,
+    NoteView,
+    ObservationsView,
+    ObservationView,
+    PurgedView,
+    SearchBody,
+)
+from onlooker.services.recall import NoteInput
+
+
+def filter_of(body: SearchBody) -> SearchFilter:
+    """What a search is narrowed to."""
+    return SearchFilter(
+        kinds=frozenset({body.kind}) if body.kind else frozenset(),
+        platform_source=body.platform_source,
+        file=body.file,
+        since=body.since,
+        until=body.until,
+    )
+
+
+async def post_observation(call: Call) -> Reply:
+    """Store a note of a person's own."""
+    body: NoteBody = call.body
+    text = body.content or body.narrative
+    if not text or not text.strip():
+        raise InvalidInput("a note without text", ["content: missing, and so is narrative"])
+    scope = await call.services.accounts.resolve_project(call.principal, body.project_id)
+    note = NoteInput(text, body.kind, body.title, body.server_session_id, body.occurred_at_epoch, body.metadata)
+    view = ObservationView.of(await call.services.recall.add(call.principal, scope, note))
+    return Reply(NoteView(view, view), 201)
+
+
+async def get_observation(call: Call) -> Reply:
+    """Read an observation."""
+    scope = await call.services.accounts.scope_of(call.principal, "observation", call.path["observation_id"])
+    return Reply(ObservationView.of(await call.services.recall.get(scope, call.path["observation_id"])))
+
+
+async def delete_observation(call: Call) -> Reply:
+    """Delete an observation, its search data and its links."""
+    observation_id = call.path["observation_id"]
+    scope = await call.services.accounts.scope_of(call.principal, "observation", observation_id)
+    await call.services.recall.delete(call.principal, scope, observation_id)
+    return Reply(DeletedView(observation_id))
+
+
+async def search(call: Call) -> Reply:
+    """Find observations, best first."""
+    scope = await call.services.accounts.resolve_project(call.principal, call.body.project_id)
+    hits = await call.services.recall.search(scope, call.body.query, filter_of(call.body), limit=call.body.limit)
+    return Reply(ObservationsView([ObservationView.of(hit.observation, score=hit.score) for hit in hits]))
+
+
+async def context(call: Call) -> Reply:
+    """Find observations and render them as one text for a model."""
+    scope = await call.services.accounts.resolve_project(call.principal, call.body.project_id)
+    notes, text = await call.services.recall.context(
+        scope, call.body.query, filter_of(call.body), limit=call.body.limit
+    )
+    return Reply(ContextView([ObservationView.of(note) for note in notes], text))
+
+
+async def purge(call: Call) -> Reply:
+    """Delete everything that was observed in a project."""
+    scope = await call.services.accounts.project_in_path(call.principal, call.path["project_id"])
+    return Reply(PurgedView(scope.project_id, await call.services.recall.purge(call.principal, scope)))
+
+
+def _operations_under(name: str) -> tuple[Operation, ...]:
+    return (
+        Operation(
+            "POST", f"/v1/{name}", "Store a note of your own", post_observation, {201: NoteView}, KeyScope.WRITE,
+            NoteBody, problems=frozenset({404}),
+        ),
+        Operation(
+            "GET", f"/v1/{name}/{{observation_id}}", "Read an observation", get_observation, {200: ObservationView},
+            KeyScope.READ, problems=frozenset({404}),
+        ),
+        Operation(
+            "DELETE", f"/v1/{name}/{{observation_id}}", "Delete an observation", delete_observation,
+            {200: DeletedView}, KeyScope.WRITE, problems=frozenset({404}),
+        ),
+    )  # fmt: skip
+
+
+OPERATIONS = (
+    *_operations_under("observations"),
+    *_operations_under("memories"),
+    Operation(
+        "POST", "/v1/search", "Find observations", search, {200: ObservationsView}, KeyScope.READ, SearchBody
+    ),
+    Operation(
+        "POST", "/v1/context", "Find observations as one text", context, {200: ContextView}, KeyScope.READ, ContextBody
+    ),
+    Operation(
+        "DELETE", "/v1/projects/{project_id}/memory", "Delete all that was observed in a project", purge,
+        {200: PurgedView}, KeyScope.ADMIN, problems=frozenset({404}),
+    ),
+)  # fmt: skip
