@@ -169,6 +169,7 @@ def test_a_commit_that_failed_is_no_commit() -> None:
     [
         "ls -la", "pwd", "cat README.md", "cd /tmp && ls | head -3", "git status --short", "git log --oneline",
         "git diff | head", "grep -rn float src", "echo done > /dev/null", "sed -n 1,20p a.py", "sleep 1; true",
+        "mkdir -p a/b",
     ],
 )  # fmt: skip
 def test_looking_around_gives_none(command: str) -> None:
@@ -179,7 +180,9 @@ def test_a_search_without_a_hit_gives_none() -> None:
     assert notes_of(ran("grep -rn nothing src", error="Exit code 1")) == []
 
 
-@pytest.mark.parametrize("command", ["cat > notes.txt <<'EOF'\nhello\nEOF", "sed -i s/a/b/ a.py", "git push"])
+@pytest.mark.parametrize(
+    "command", ["chmod +x run.sh", "cat > notes.txt <<'EOF'\nhello\nEOF", "sed -i s/a/b/ a.py", "git push"]
+)
 def test_what_changes_something_is_no_looking_around(command: str) -> None:
     assert len(notes_of(ran(command, "ok"))) == 1
 

@@ -118,6 +118,11 @@ def test_values_of_files_with_secrets_are_not_quoted() -> None:
     assert "def456" not in note.content
 
 
+def test_a_comment_in_a_code_block_is_no_heading() -> None:
+    note = note_of(edited("README.md", "# App\n", "# App\n\n```sh\n# install it\nmake\n```\n\n## Use\n"))
+    assert note.title == "README.md: add “Use”; change “App”"
+
+
 def test_keys_of_configuration_are_named() -> None:
     note = note_of(edited("package.json", '{\n  "auth0": "1.0"\n}\n', '{\n  "helmet": "2.0"\n}\n'))
     assert note.title == "package.json: add helmet; remove auth0"

@@ -47,6 +47,12 @@ def test_what_deserves_no_note_gives_none(event: Event) -> None:
     assert notes_of(event) == []
 
 
+def test_lines_around_a_hit_name_the_same_file() -> None:
+    output = "docs/a.md-27-above\ndocs/a.md:28:hit\ndocs/a.md-29-below"
+    note = note_of(used("Grep", {"pattern": "hit"}, {"mode": "content", "content": output}))
+    assert note.title == "`hit` is found in docs/a.md"
+
+
 def test_a_subagent_is_told_by_its_first_sentences() -> None:
     response = {"status": "completed", "content": [{"type": "text", "text": "Rows are tuples. They come from parse."}]}
     note = note_of(used("Task", {"description": "Find uses of rows", "prompt": "…"}, response))

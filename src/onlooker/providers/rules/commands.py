@@ -36,10 +36,10 @@ _REDIRECTED = re.compile(r"(\"(?:[^\"\\]|\\.)*\"|'[^']*')|\s*\d?>>?\s*&?\s*\S+")
 """A redirection; what stands in quotes is taken whole, as a group, and is none."""
 
 TRIVIAL = frozenset(
-    "ls ll la pwd cd cat head tail less more bat echo printf which type whereis whoami id date uname hostname env true "
-    "false : sleep wait clear history tree stat file wc sort uniq cut tr tee test [ export set unset source . jobs ps "
-    "top df du sed awk jq xxd md5sum sha256sum basename dirname realpath readlink seq yes "
-    "read exit touch man help".split()
+    "ls ll la pwd cd mkdir cat head tail less more bat echo printf which type whereis whoami id date uname hostname "
+    "env true false : sleep wait clear history tree stat file wc sort uniq cut tr tee test [ export set unset source "
+    ". jobs ps top df du sed awk jq xxd md5sum sha256sum basename dirname realpath readlink seq yes read exit touch "
+    "man help".split()
 )
 """Programs whose success nobody looks for later."""
 
@@ -65,7 +65,7 @@ _CHANGES = re.compile(
     r"(?:git\s+(?:push|merge|rebase|checkout|switch|tag|revert|cherry-pick|reset|stash|pull|clone|init|rm|mv|restore)"
     r"|(?:npm|pnpm|yarn|bun)\s+(?:i|install|add|remove|uninstall|ci|update|upgrade|publish)|(?:uv\s+)?pip3?\s+(?:un)?install"
     r"|uv\s+(?:add|remove|sync|lock)|poetry\s+(?:add|remove|install)|cargo\s+(?:add|remove|install)|go\s+(?:get|mod)"
-    r"|apt(?:-get)?\s|brew\s|rm\s|mv\s|cp\s|mkdir\s|chmod\s|ln\s|docker\s+(?:build|run|compose)|kubectl\s+(?:apply|delete)"
+    r"|apt(?:-get)?|brew|rm|mv|cp|chmod|ln|docker\s+(?:build|run|compose)|kubectl\s+(?:apply|delete)"
     r"|terraform\s+apply|alembic\s+upgrade)\b"
 )
 

@@ -71,12 +71,14 @@ class FileEdits:
         inside = hunk.inside
         came: dict[str, None] = {}
         went: dict[str, None] = {}
+        prose, fenced = is_prose_path(self.path), False
         for line in hunk.lines:
             sign, text = line[:1], line[1:]
-            name = declared(text, self.path)
+            fenced ^= prose and text.lstrip().startswith("```")
+            name = None if fenced else declared(text, self.path)
             if name:
                 inside = name
-            elif text[:1].strip() and not is_prose_path(self.path) and text[0] not in ")]}#@/*":
+            elif text[:1].strip() and not prose and text[0] not in ")]}#@/*":
                 inside = None
             if sign not in ("+", "-"):
                 continue

@@ -1,5 +1,6 @@
 """What a run read and searched: folded into one observation, so that looking around does not drown what was done."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from onlooker.domain.models import Draft, ObservationKind
@@ -23,6 +24,10 @@ ENOUGH_FILES = 3
 _MOST_FILES = 20
 _MOST_LINES = 400
 _LONGEST_LOOK = 30_000
+
+
+_CONTEXT_LINE = re.compile(r"(\S{1,300}\.\w{1,8})-\d+-")
+"""How grep writes the lines around a hit."""
 
 
 def observe_reading(steps: Iterable[Step], *, beside_work: bool) -> Draft | None:
@@ -89,6 +94,8 @@ def _path_in(line: str) -> str:
     head = line.strip().split(":", 1)[0]
     if len(line) > 1 and line[1:3] in (":\\", ":/"):
         head = ":".join(line.split(":", 2)[:2])
+    if context := _CONTEXT_LINE.match(head):
+        head = context[1]
     looks_like_one = "/" in head or "." in head.rpartition("/")[2][1:]
     return head if looks_like_one and " " not in head and len(head) < 300 else ""
 

@@ -88,14 +88,24 @@ def declared_in(lines: Iterable[str], path: str) -> list[str]:
     """What the lines of a source file or a text declare, in order."""
     if path.lower().endswith(_KEYED):
         return []
-    return list(dict.fromkeys(name for line in lines if (name := declared(line, path))))
+    if not is_prose_path(path):
+        return list(dict.fromkeys(name for line in lines if (name := declared(line, path))))
+    names: dict[str, None] = {}
+    fenced = False
+    for line in lines:
+        fenced ^= line.lstrip().startswith("```")
+        if not fenced and (name := declared(line, path)):
+            names[name] = None
+    return list(names)
 
 
 def opening_remark(lines: Iterable[str], path: str) -> str:
     """What a file says of itself in its first line that is a comment, a docstring or a heading; else empty."""
     for line in list(lines)[:10]:
         bare = line.strip()
-        if not bare or bare.startswith(("#!", "<?", "---", "// @", "/* eslint", '"use ', "# -*-")):
+        if not bare or bare.startswith(
+            ("#!", "<?", "---", "// @", "//go:build", "// +build", "/* eslint", '"use ', "# -*-")
+        ):
             continue
         if path.lower().endswith(_PROSE):
             return bare.lstrip("#").strip()
