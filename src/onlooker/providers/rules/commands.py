@@ -48,9 +48,6 @@ SEARCHES = frozenset("grep egrep fgrep rg ag ack find fd fdfind".split())
 _GIT_LOOKS = frozenset(
     "status log diff show branch remote add blame ls-files rev-parse config fetch describe reflog shortlog grep".split()
 )
-_FILTERS = frozenset("head tail grep egrep rg sed awk cat tee sort uniq wc less more cut tr jq column xargs".split())
-"""What stands behind a pipe only to shorten the output."""
-
 _COMMIT = re.compile(r"\bgit\b[^\n;&|]{0,80}?\bcommit\b")
 _MESSAGE = re.compile(
     r"\s-[a-zA-Z]*m\s*(?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(\S+))|--message[= ](?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)')"
