@@ -9,10 +9,13 @@ from onlooker.domain.jobs import ID_PREFIX, JobKind
 
 KEY_PREFIX = "onl_"
 
+# Made once: `json.dumps` makes an encoder at each call that differs from its defaults, which costs as much as the hash.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def digest(*parts: str | int | None) -> str:
     """sha256 over the canonical JSON of the parts, as hex: no two different lists of parts look the same."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_encode(parts).encode()).hexdigest()
 
 
 def event_key_by_source(team_id: str, project_id: str, source_event_id: str) -> str:
