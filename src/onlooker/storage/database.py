@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 READERS = 4
 BUSY_TIMEOUT_MS = 10_000
+CHECKPOINT_PAGES = 4_000
+"""Pages (16 MB) of log before they are written into the database. SQLite's own 1,000 made batches a tenth slower."""
+
 LARGEST_GROUP = 256
 """Transactions that may share one commit. More only makes the first of them wait longer."""
 
@@ -188,6 +191,7 @@ class SqliteDatabase:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             if writes:
                 connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("PRAGMA cache_size = -16000")
