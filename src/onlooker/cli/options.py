@@ -11,6 +11,23 @@ import click
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+class TimeOf(click.ParamType[int]):
+    """A day or a time, local where it names no zone, as epoch milliseconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The time; a plain number is epoch milliseconds already."""
+        if isinstance(value, int):
+            return value
+        if str(value).isdecimal():
+            return int(value)
+        try:
+            return int(datetime.fromisoformat(str(value)).astimezone().timestamp() * 1000)
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is no time: write 2026-03-31 or 2026-03-31T14:30.", param, ctx)
+
+
 def tell(as_json: bool, told: Any, say: Callable[[], str]) -> None:  # noqa: FBT001 - it is the option's value
     """Print JSON where it was asked for, else the sentence."""
     click.echo(json.dumps(told, indent=2, ensure_ascii=False) if as_json else say())
