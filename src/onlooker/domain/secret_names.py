@@ -11,7 +11,7 @@ from typing import Any
 
 from onlooker.domain.secret_patterns import Finder, Span
 
-_SUFFIX = r"(?:[_-]?(?:\d{1,3}|base|value|production|prod|staging|dev|test|live|old|new|default))?"
+_SUFFIX = r"(?:[_-]?(?:\d{1,3}|base|value|production|prod|staging|dev|test|live|old|new|default|confirmation))?"
 _CLOSED = r"\\*[\"'`]?\]?"
 _SIGN = (
     rf"(?P<sign>{_CLOSED}\s{{0,4}}(?::\s{{0,3}}(?:&?str|string|optional\[str\]|secretstr)\s{{0,3}}=|"
@@ -57,7 +57,7 @@ _GAP_WORDS = frozenset(
     test testing dummy fake todo tbd placeholder redacted hidden masked inherit auto value username user name
     file env prompt stdin""".split()
 )
-_GAP_STARTS = ("your", "insert", "replace", "<your", "enter-", "enter_", "put-", "put_", "my-secret-", "example-")
+_GAP_STARTS = ("your", "insert", "replace", "<your", "enter-", "enter_", "put-", "put_", "example-")
 _TYPE = re.compile(
     r"(?:u?int|float|str|string|bytes|[iuf]|sha|md|utf|base|b|uuid|varchar|char|oauth|bcrypt|argon|[erhp]s|ed)-?\d+"
 )

@@ -75,13 +75,21 @@ def redacted(text: str, finders: Sequence[Finder]) -> str:
         return text
     ascii_text = plain(text)
     lower = ascii_text.lower()
-    spans = [span for finder in finders for span in finder.find(ascii_text, lower)]
+    spans = [
+        span
+        for finder in finders
+        if finder.hint(lower if finder.in_lower else ascii_text)
+        for span in finder.find(ascii_text, lower)
+    ]
+    if not spans:
+        return text
     kept: list[str] = []
     position = 0
     for start, end, kind in _apart(spans):
         kept += (text[position:start], marker(kind))
         position = end
-    return "".join((*kept, text[position:])) if kept else text
+    kept.append(text[position:])
+    return "".join(kept)
 
 
 def _apart(spans: list[Span]) -> list[Span]:
