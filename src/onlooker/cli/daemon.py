@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,8 +24,14 @@ LARGEST_LOG = 5_000_000
 """Bytes of log after which a start begins a new file; one old file is kept."""
 
 
-def start(files: StateFiles, arguments: Sequence[str], *, timeout_s: float = START_TIMEOUT_S) -> tuple[Runtime, bool]:
-    """Start `onlooker ARGUMENTS` in the background; what runs now, and whether it ran before.
+def start(
+    files: StateFiles,
+    arguments: Sequence[str],
+    *,
+    timeout_s: float = START_TIMEOUT_S,
+    env: Mapping[str, str] | None = None,
+) -> tuple[Runtime, bool]:
+    """Start `onlooker ARGUMENTS` in the background, in this environment or the one given; what runs, and if it is new.
 
     Returns when it is ready and, for a server, healthy. Raises with the last line it logged: `Misconfigured` where a
     setting is to blame, else `Unavailable`.
@@ -41,6 +47,7 @@ def start(files: StateFiles, arguments: Sequence[str], *, timeout_s: float = STA
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env=env,
         )
     finally:
         os.close(log)

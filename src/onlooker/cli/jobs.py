@@ -128,36 +128,16 @@ def cancel_jobs(*, job_ids: tuple[str, ...], as_json: bool) -> None:
 
 
 def _job_json(job: "Job") -> dict[str, Any]:
-    """A job without what it is about."""
-    return {
-        "id": job.id,
-        "teamId": job.team_id,
-        "projectId": job.project_id,
-        "serverSessionId": job.session_id,
-        "seq": job.seq,
-        "kind": job.kind,
-        "status": job.status,
-        "sourceType": job.source_type,
-        "sourceId": job.source_id,
-        "toolName": job.tool_name,
-        "attempts": job.attempts,
-        "maxAttempts": job.max_attempts,
-        "failures": job.failures,
-        "outages": job.outages,
-        "heldReason": job.held_reason,
-        "lastError": job.last_error,
-        "provider": job.provider,
-        "model": job.model,
-        "createdAtEpoch": job.created_at,
-        "updatedAtEpoch": job.updated_at,
-        "startedAtEpoch": job.started_at,
-        "completedAtEpoch": job.completed_at,
-        "failedAtEpoch": job.failed_at,
-        "cancelledAtEpoch": job.cancelled_at,
-    }
+    """A job as `GET /v1/jobs/JOB` tells it."""
+    import msgspec
+
+    from onlooker.http.schemas import JobView
+
+    told: dict[str, Any] = msgspec.to_builtins(JobView.of(job))
+    return told
 
 
 def _shown(name: str, value: Any) -> str:
-    if name.endswith("AtEpoch"):
+    if name.endswith("Epoch"):
         return local_time(value)
     return "" if value is None else str(value)

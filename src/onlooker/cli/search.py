@@ -1,7 +1,7 @@
 """`onlooker search`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,8 +34,11 @@ def search(
     as_json: bool,
 ) -> None:
     """Find observations; the best come first. Works with the server up or down."""
+    import msgspec
+
     from onlooker.cli.local import open_local, run, scope_of
     from onlooker.domain.models import ObservationKind, SearchFilter
+    from onlooker.http.schemas import ObservationsView, ObservationView
 
     unknown = set(kinds) - set(ObservationKind)
     if unknown:
@@ -53,7 +56,8 @@ def search(
             best = sorted(hits, key=lambda hit: -hit.score)[:limit]
             names = {place.id: place.name for place in places}
         if as_json:
-            tell(as_json, {"observations": [_hit_json(hit) for hit in best]}, str)
+            views = [ObservationView.of(hit.observation, score=hit.score) for hit in best]
+            tell(as_json, msgspec.to_builtins(ObservationsView(views)), str)
         elif best:
             show_hits(best, names)
         else:
@@ -81,33 +85,3 @@ def show_hits(hits: Sequence["Hit"], project_names: dict[str, str]) -> None:
 
 def _files(hit: "Hit") -> list[str]:
     return list(dict.fromkeys((*hit.observation.files_modified, *hit.observation.files_read)))
-
-
-def _hit_json(hit: "Hit") -> dict[str, Any]:
-    """As `POST /v1/search` tells it, with its score."""
-    note = hit.observation
-    return {
-        "id": note.id,
-        "projectId": note.project_id,
-        "teamId": note.team_id,
-        "serverSessionId": note.session_id,
-        "kind": note.kind,
-        "content": note.content,
-        "metadata": {
-            "title": note.title,
-            "subtitle": note.subtitle,
-            "narrative": note.narrative,
-            "facts": note.facts,
-            "concepts": note.concepts,
-            "files_read": note.files_read,
-            "files_modified": note.files_modified,
-            "provider": note.provider,
-            "model": note.model,
-        },
-        "generationKey": note.generation_key,
-        "createdByJobId": note.created_by_job_id,
-        "occurredAtEpoch": note.occurred_at,
-        "createdAtEpoch": note.created_at,
-        "updatedAtEpoch": note.updated_at,
-        "score": round(hit.score, 4),
-    }
