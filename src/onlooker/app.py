@@ -1,7 +1,7 @@
 """The composition root: the only module that names implementations.
 
-The CLI, the server, the worker and the tests use it. `open_app` is an exit stack of constructor calls: what was opened last
-is closed first.
+The CLI, the server, the worker and the tests use it. `open_app` is an exit stack of constructor calls: what was
+opened last is closed first.
 """
 
 import asyncio

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -29,9 +30,24 @@ def steady_ms() -> int:
     return (time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)) // 1_000_000
 
 
-def new_id() -> str:
-    """A fresh UUIDv7."""
-    return uuid7(now_ms(), secrets.randbits(RANDOM_BITS))
+class _Ids:
+    """UUIDv7s that rise within a process, whatever the clock does: things made one after the other sort that way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = (0, 0)
+
+    def __call__(self) -> str:
+        with self._lock:
+            ms, random = now_ms(), secrets.randbits(RANDOM_BITS - 1)
+            if ms <= self._last[0]:
+                ms, random = self._last[0], self._last[1] + 1 + secrets.randbits(32)
+            self._last = ms, random
+        return uuid7(ms, random)
+
+
+new_id = _Ids()
+"""A fresh UUIDv7."""
 
 
 @cache

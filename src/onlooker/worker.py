@@ -100,8 +100,11 @@ class Worker:
                         continue
                 claim = await self._handle(claim, stop)
             except (QueueUnavailable, StorageUnavailable) as error:
-                claim = None
                 log.warning("waiting for a part that is away", reason=str(error))
+                if claim is not None:
+                    with contextlib.suppress(QueueUnavailable):
+                        await self.queue.release(claim, delay_ms=int(OUTAGE_PAUSE_S * 1000))
+                claim = None
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), OUTAGE_PAUSE_S)
 
@@ -132,28 +135,32 @@ class Worker:
             delay_ms = await self._run(claim, taken)
         except ClaimLost:
             log.warning("lease lost, nothing written", job=taken.head.id)
+            await self.generate.give_back(taken, reason="part of the run was taken away")
             await self.queue.release(claim)
             return None
         for job in taken.jobs:
             self.on_settled(job.id)
-        if delay_ms is not None:
-            await self._park(claim, delay_ms)
-            return None
-        return await self._next(claim, stop)
+        if delay_ms is None:
+            return await self._next(claim, stop)
+        await self._park(claim, delay_ms)
+        # Whoever retried or cancelled while the message was claimed could not ring it.
+        await self._ring_head(claim)
+        return None
 
     async def _next(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
-        """Confirm, ring the lane's head if it is due (R7), and claim."""
-        session_id = claim.lane.session_id
-        if session_id is None:
-            if stop.is_set():
-                await self.queue.confirm(claim)
-                return None
-            return (await self.queue.confirm_and_claim(claim, wait_s=0))[1]
-        await self.queue.confirm(claim)
-        head = await self.generate.next_head(session_id)
+        """Confirm, look at the lane's head and ring it if it is due (R7); a claim that came with the confirming."""
+        if stop.is_set():
+            await self.queue.confirm(claim)
+            following = None
+        else:
+            _, following = await self.queue.confirm_and_claim(claim, wait_s=0)
+        await self._ring_head(claim)
+        return following
+
+    async def _ring_head(self, claim: Claim) -> None:
+        head = await self.generate.next_head(claim.lane.session_id, claim.message.id)
         if head is not None:
             await self.outbox.publish([head])
-        return None
 
     async def _park(self, claim: Claim, delay_ms: int) -> None:
         """A short delay is kept by the message, a long one by the row alone (R9)."""

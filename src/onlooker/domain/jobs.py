@@ -9,6 +9,9 @@ LEASE_MS = 60_000
 """A job's lease: the authority on who may write its result (`protocol.md`, numbers)."""
 
 LEASE_RENEWAL_MS = 20_000
+LONGEST_OUTAGE_MS = 24 * 3_600_000
+"""A job that an outage has held for so long is dead-lettered."""
+
 LONGEST_PARK_ON_QUEUE_MS = 60_000
 """A longer delay is kept by the row alone and its message is confirmed (R9)."""
 

@@ -187,7 +187,7 @@ class Job:
     """A generation job: the row that decides, whatever the queue says.
 
     `attempts` counts takes that were not given back, `failures` the job's own failed ones, `outages` those that were
-    the provider's. While `lease_token` is set and `lease_until` (database clock) lies ahead, its holder alone may write.
+    the provider's; `held_since` is when an outage began that has not ended. While `lease_token` is set and `lease_until` (database clock) lies ahead, its holder alone may write.
     """
 
     id: str
@@ -206,6 +206,7 @@ class Job:
     failures: int
     outages: int
     held_reason: str | None
+    held_since: int | None
     next_attempt_at: int
     lease_token: str | None
     lease_until: int | None

@@ -45,7 +45,7 @@ async def post_event(call: Call) -> Reply:
         settled = await call.services.waiters.wait(recorded.job.id, timeout_s=LONGEST_WAIT_S)
         scope = await call.services.accounts.resolve_project(call.principal, recorded.event.project_id)
         job = await call.services.jobs.get(scope, recorded.job.id)
-        view.generation_job = JobView.of(job, transport=view.generation_job and view.generation_job.transport)
+        view.generation_job = JobView.of(job, transport="deferred" if recorded.deferred else "queued")
         view.wait_timed_out = not settled
     return Reply(view, 201)
 

@@ -95,6 +95,8 @@ class Accounts:
         """
         if not key:
             raise Unauthenticated("no key was given: send it as `Authorization: Bearer KEY`")
+        if not may_exist(key):
+            raise Forbidden(NOT_ACCEPTED)
         hashed = hash_key(key)
         known = self._keys.get(hashed)
         if known is None or self._steady_s() >= known[2]:

@@ -16,7 +16,7 @@ import structlog
 
 from onlooker.domain import keys
 from onlooker.domain.errors import Busy, ClaimLost, Exhausted, ProviderError, StorageUnavailable
-from onlooker.domain.jobs import LEASE_MS, JobKind, retry_delay_ms
+from onlooker.domain.jobs import LEASE_MS, JobKind, JobStatus, retry_delay_ms
 from onlooker.domain.models import Draft, Event, Job, NewObservation, NewSource, Scope
 from onlooker.providers.contract import GenerationAnswer, GenerationRequest, Provider
 from onlooker.storage import accounts, events, jobs, observations
@@ -26,9 +26,6 @@ from onlooker.telemetry import place_of
 
 CALL_DEADLINE_S = 120.0
 """One deadline bounds a call and the reading of its answer (R11)."""
-
-LONGEST_OUTAGE_MS = 24 * 3_600_000
-"""A job that was held by an outage for so long is dead-lettered."""
 
 STORE_AGAIN_S = 0.5
 
@@ -85,7 +82,15 @@ class Generate:
                 longest_run=self._provider.longest_run,
             )
 
-        return await self._database.tx(work)
+        try:
+            return await self._database.tx(work)
+        except StorageUnavailable as error:
+            if not error.outcome_unknown:
+                raise
+            held = await self._database.read(lambda conn: jobs.find_taken(conn, job_id, token))
+            if held is None:
+                raise
+            return held
 
     async def extend(self, taken: Taken) -> None:
         """Renew the run's lease. Raises `ClaimLost`, `StorageUnavailable`."""
@@ -103,7 +108,8 @@ class Generate:
         except (ClaimLost, StorageUnavailable):
             raise
         except Exception as defect:  # noqa: BLE001 - see above; it is logged with its place
-            log.error("defect in a job", job=taken.head.id, error=type(defect).__name__, where=place_of(defect))
+            name = type(defect).__name__
+            log.warning("defect in a job", job=taken.head.id, error=name, where=place_of(defect))
             return await self._settle(taken, Defect(type(defect).__name__))
 
     async def _run(self, taken: Taken) -> int | None:
@@ -134,30 +140,37 @@ class Generate:
 
         await self._database.tx(work)
 
-    async def next_head(self, session_id: str) -> Job | None:
-        """The session's head, where it is due (R7)."""
-        return await self._database.read(lambda conn: jobs.next_head(conn, session_id))
+    async def next_head(self, session_id: str | None, job_id: str) -> Job | None:
+        """The head of the lane that this job's message stood in, where it is due (R7)."""
+        return await self._database.read(lambda conn: jobs.next_head(conn, session_id, job_id))
 
-    async def _settle(self, taken: Taken, error: ProviderError) -> int:
-        """Record a failed call: hold what an outage hit, retry or dead-letter what the job itself caused."""
+    async def _settle(self, taken: Taken, error: ProviderError) -> int | None:
+        """Record a failed call: hold what an outage hit, retry or dead-letter what the job itself caused.
+
+        The delay of the next attempt in ms, or None when there is none. A run is never refused for good: which of its
+        events the provider meant shows when each is tried alone.
+        """
         head = taken.head
         outage = isinstance(error, (Busy, Exhausted))
         delay_ms = retry_delay_ms((head.outages if outage else head.failures) + 1, random.random(), error.retry_after_s)  # noqa: S311 - jitter
         reason = f"{type(error).__name__}: {error}"
-        too_long = self._now_ms() - head.created_at > LONGEST_OUTAGE_MS
+
+        final = not error.retryable and len(taken.jobs) == 1
+        status = JobStatus.QUEUED
 
         def work(conn: Connection) -> None:
+            nonlocal status
             jobs.lock(conn, head)
-            if outage and not too_long:
-                jobs.hold(conn, taken, reason=reason, delay_ms=delay_ms)
+            if outage:
+                status = jobs.hold(conn, taken, reason=reason, delay_ms=delay_ms)
             else:
-                jobs.fail(conn, taken, error=reason, delay_ms=delay_ms, final=not error.retryable)
+                status = jobs.fail(conn, taken, error=reason, delay_ms=delay_ms, final=final)
 
         await self._write(taken, work)
         log.warning(
             "job did not succeed", job=head.id, attempt=head.attempts, outage=outage, error=type(error).__name__
         )
-        return delay_ms
+        return delay_ms if status is JobStatus.QUEUED else None
 
     async def _store(self, taken: Taken, given: Input, answer: GenerationAnswer) -> None:
         """Observations, sources and completion in one transaction, fenced by the lease."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from onlooker.domain.models import Job, Principal, Scope
 from onlooker.services.outbox import Outbox
 from onlooker.storage import job_pages, jobs
-from onlooker.storage.database import Connection, Database
+from onlooker.storage.database import Database
 from onlooker.storage.job_pages import JobFilter
 
 CANCELLED_BY_OPERATOR = "cancelled by an operator"
@@ -65,13 +65,6 @@ class Jobs:
 
     async def _ring_head(self, job: Job) -> None:
         """Ring what may run now: the session's head, or the job itself where it belongs to none (R9)."""
-        if job.session_id is None:
-            await self._outbox.publish([job])
-            return
-        session_id = job.session_id
-
-        def head(conn: Connection) -> Job | None:
-            return jobs.next_head(conn, session_id)
-
-        if (next_job := await self._database.read(head)) is not None:
-            await self._outbox.publish([next_job])
+        head = await self._database.read(lambda conn: jobs.next_head(conn, job.session_id, job.id))
+        if head is not None:
+            await self._outbox.publish([head])

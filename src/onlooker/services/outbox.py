@@ -14,7 +14,7 @@ from onlooker.domain.jobs import KIND_LANES
 from onlooker.domain.models import Job
 from onlooker.queue.contract import Lane, Message, QueueEngine
 from onlooker.storage import heads
-from onlooker.storage.database import Database
+from onlooker.storage.database import Connection, Database
 
 RECONCILE_EVERY_S = 30.0
 LOOK_EVERY_S = 2.0
@@ -72,7 +72,7 @@ class Outbox:
         while not place.is_end:
             here = place
 
-            def ring(conn: heads.Connection, here: heads.Place = here) -> tuple[list[Job], heads.Place]:
+            def ring(conn: Connection, here: heads.Place = here) -> tuple[list[Job], heads.Place]:
                 heads.lock_reconcile(conn)
                 return heads.ring_page(conn, here, everything=everything)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Row, Select, func, literal_column, select, update
 
 from onlooker.domain.errors import ClaimLost, IllegalTransition, NotFound
-from onlooker.domain.jobs import JobKind, JobStatus
+from onlooker.domain.jobs import LONGEST_OUTAGE_MS, JobKind, JobStatus
 from onlooker.domain.models import Job, Scope, Usage
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection
@@ -138,7 +138,7 @@ def _due_run(live: list[Job], now: int) -> list[Job]:
     """The head and the untried, due event jobs of the same key that follow it without a gap (R6)."""
     head, *rest = live
     run = [head]
-    if head.kind is JobKind.EVENT and not head.attempts:
+    if head.kind is JobKind.EVENT and not head.attempts and head.max_attempts > 1:
         for job in rest:
             fits = job.kind is JobKind.EVENT and job.status is JobStatus.QUEUED and not job.attempts
             if not fits or job.next_attempt_at > now or job.api_key_id != head.api_key_id:
@@ -216,9 +216,15 @@ def give_back(conn: Connection, taken: Taken, *, reason: str) -> None:
     _note(conn, taken.jobs, "given-back", now, detail=reason)
 
 
-def hold(conn: Connection, taken: Taken, *, reason: str, delay_ms: int) -> None:
-    """Put the run back because the provider, not the job, failed: no attempt is spent, the reason is shown."""
+def hold(conn: Connection, taken: Taken, *, reason: str, delay_ms: int) -> JobStatus:
+    """Put the run back because the provider, not the job, failed: no attempt is spent, the reason is shown.
+
+    An outage that has held the head for a day dead-letters it. Raises `ClaimLost`.
+    """
     now = dialect.read_clock(conn)
+    held_since = taken.head.held_since
+    if held_since is not None and now - held_since > LONGEST_OUTAGE_MS:
+        return fail(conn, taken, error=reason, delay_ms=delay_ms, final=True)
     changed = conn.execute(
         update(JOBS)
         .where(*_fence(taken))
@@ -227,6 +233,7 @@ def hold(conn: Connection, taken: Taken, *, reason: str, delay_ms: int) -> None:
             attempts=JOBS.c.attempts - 1,
             outages=JOBS.c.outages + 1,
             held_reason=reason,
+            held_since=func.coalesce(JOBS.c.held_since, now),
             next_attempt_at=now + delay_ms,
             **_released(now),
         )
@@ -234,6 +241,7 @@ def hold(conn: Connection, taken: Taken, *, reason: str, delay_ms: int) -> None:
     if changed.rowcount != len(taken.jobs):
         raise ClaimLost("the job's lease is gone")
     _note(conn, taken.jobs, "held", now, detail=reason)
+    return JobStatus.QUEUED
 
 
 def fail(conn: Connection, taken: Taken, *, error: str, delay_ms: int, final: bool) -> JobStatus:
@@ -255,7 +263,7 @@ def fail(conn: Connection, taken: Taken, *, error: str, delay_ms: int, final: bo
     changed = conn.execute(
         update(JOBS)
         .where(*_fence(ours))
-        .values(failures=JOBS.c.failures + 1, last_error=error, **outcome, **_released(now))
+        .values(failures=JOBS.c.failures + 1, last_error=error, held_since=None, **outcome, **_released(now))
     )
     if changed.rowcount != 1:
         raise ClaimLost("the job's lease is gone")
@@ -270,9 +278,20 @@ def lock(conn: Connection, job: Job) -> None:
 
 
 def is_held(conn: Connection, taken: Taken) -> bool:
-    """Whether the run is still processing under its token: the answer to a commit whose reply was lost (R5)."""
+    """Whether any of the run is still processing under its token: then no commit has ended it (R5)."""
     held = conn.execute(select(func.count()).select_from(JOBS).where(*_fence(taken))).scalar_one()
-    return bool(held == len(taken.jobs))
+    return bool(held)
+
+
+def find_taken(conn: Connection, job_id: str, token: str) -> Taken | None:
+    """What a take under this token took, when the reply to its commit was lost (R5); None when it took nothing."""
+    session_id = select(JOBS.c.session_id).where(JOBS.c.id == job_id).scalar_subquery()
+    rows = conn.execute(
+        select(*COLUMNS)
+        .where(IS_PROCESSING, JOBS.c.lease_token == token, (JOBS.c.id == job_id) | (JOBS.c.session_id == session_id))
+        .order_by(JOBS.c.seq)
+    ).all()
+    return Taken(tuple(map(read_job, rows)), token) if rows else None
 
 
 def record_usage(conn: Connection, job: Job, usage: Usage, *, day: str, provider: str, model: str) -> None:
@@ -306,11 +325,11 @@ def record_usage(conn: Connection, job: Job, usage: Usage, *, day: str, provider
     )
 
 
-def next_head(conn: Connection, session_id: str) -> Job | None:
-    """The session's job of lowest `seq` that is queued and due, where it is the head; None otherwise (R7)."""
-    row = conn.execute(
-        select(*COLUMNS).where(JOBS.c.session_id == session_id, IS_LIVE).order_by(JOBS.c.seq).limit(1)
-    ).one_or_none()
+def next_head(conn: Connection, session_id: str | None, job_id: str) -> Job | None:
+    """The head of a lane where it is queued and due: a session's, or of no session the job itself; else None (R7)."""
+    wanted = select(*COLUMNS).where(IS_LIVE).order_by(JOBS.c.seq).limit(1)
+    of_lane = JOBS.c.id == job_id if session_id is None else JOBS.c.session_id == session_id
+    row = conn.execute(wanted.where(of_lane)).one_or_none()
     if row is None or row.status != JobStatus.QUEUED or row.next_attempt_at > dialect.read_clock(conn):
         return None
     return read_job(row)
@@ -363,7 +382,15 @@ def retry(conn: Connection, scope: Scope, job_id: str) -> tuple[Job, bool]:
     conn.execute(
         update(JOBS)
         .where(*_of(scope), JOBS.c.id == job_id, JOBS.c.status == job.status)
-        .values(status=JobStatus.QUEUED, next_attempt_at=0, held_reason=None, rung_at=0, updated_at=now, **fresh)
+        .values(
+            status=JobStatus.QUEUED,
+            next_attempt_at=0,
+            held_reason=None,
+            held_since=None,
+            rung_at=0,
+            updated_at=now,
+            **fresh,
+        )
     )
     _note(conn, [job], "retried", now)
     return get(conn, scope, job_id), again

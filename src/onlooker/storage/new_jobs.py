@@ -90,6 +90,7 @@ def new_job(
         failures=0,
         outages=0,
         held_reason=None,
+        held_since=None,
         next_attempt_at=0,
         lease_token=None,
         lease_until=None,

@@ -225,6 +225,7 @@ observation_generation_jobs = Table(
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("outages", Integer, nullable=False, server_default=text("0")),
     Column("held_reason", Text),
+    Column("held_since", BigInteger),
     Column("next_attempt_at", BigInteger, nullable=False, server_default=text("0")),
     Column("lease_token", Text),
     Column("lease_until", BigInteger),

@@ -316,6 +316,7 @@ def upgrade() -> None:
         sa.Column("failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("outages", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("held_reason", sa.Text(), nullable=True),
+        sa.Column("held_since", sa.BigInteger(), nullable=True),
         sa.Column("next_attempt_at", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("lease_token", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),

@@ -1,0 +1,162 @@
+"""How the server is: alive, ready, and in which state each part is. No key is asked for, nothing private is told."""
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+from onlooker import __version__
+from onlooker.domain.errors import OnlookerError, StorageUnavailable
+from onlooker.domain.jobs import KIND_LANES
+from onlooker.http.operation import Call, Operation, Reply, Services
+from onlooker.http.schemas import HealthzView, ReadinessView
+from onlooker.queue.contract import KindDepth, QueueDepth
+from onlooker.storage import heads, schema, workers
+from onlooker.storage.database import Connection
+
+ANSWER_WITHIN_S = 1.8
+"""Health answers within 2 s in an outage."""
+
+SEEN_WITHIN_MS = 60_000
+RUNTIME = "server-beta"
+
+
+async def healthz(_call: Call) -> Reply:
+    """Say that the process lives."""
+    return Reply(HealthzView())
+
+
+async def readiness(call: Call) -> Reply:
+    """Say whether requests can be served: the schema is there, database and queue can be reached."""
+    database, queue = await asyncio.gather(_database(call.services), _queue_problem(call.services))
+    problems = [problem for problem in (database.get("error"), queue) if problem]
+    return Reply(ReadinessView("unavailable" if problems else "ready", problems), 503 if problems else 200)
+
+
+async def health(call: Call) -> Reply:
+    """Say how each part is."""
+    services = call.services
+    database, queue = await asyncio.gather(_database(services), _queue(services))
+    broken = "error" in database or queue["status"] != "ok"
+    worker = database.pop("worker", {"status": "unknown"})
+    oldest = database.pop("oldestQueuedMs", None)
+    return Reply(
+        {
+            "status": "degraded" if broken else "ok",
+            "runtime": RUNTIME,
+            "queue": {**queue, "oldestQueuedMs": oldest},
+            "database": database,
+            "worker": worker,
+        },
+        503 if broken else 200,
+    )
+
+
+async def info(call: Call) -> Reply:
+    """Say what this server is made of."""
+    services = call.services
+    database = await _database(services)
+    active = {"status": "active", "reason": "running in this deployment"}
+    workers_seen = database.get("worker", {}).get("count", 0)
+    generation = (
+        {**active, "details": {"workers": workers_seen}}
+        if workers_seen
+        else {"status": "disabled", "reason": "no worker was seen in the last minute"}
+    )
+    return Reply(
+        {
+            "name": "onlooker",
+            "version": __version__,
+            "runtime": RUNTIME,
+            "authMode": str(services.settings.auth_mode),
+            "postgres": {
+                "initialized": "error" not in database,
+                "schemaVersion": database.get("schemaVersion"),
+                "engine": services.database.name,
+            },
+            "boundaries": {
+                "queueManager": {**active, "details": {"engine": services.queue.name, "lanes": _lanes()}},
+                "generationWorkerManager": generation,
+                "providerRegistry": {**active, "details": {"provider": services.settings.provider}},
+                "eventBroadcaster": {"status": "disabled", "reason": "no live readers in this version"},
+            },
+        }
+    )
+
+
+def _lanes() -> dict[str, str]:
+    return {str(kind): name for kind, name in KIND_LANES.items()}
+
+
+async def _database(services: Services) -> dict[str, Any]:
+    """How the database is, who works, and how long the oldest job has waited."""
+
+    def look(conn: Connection) -> dict[str, Any]:
+        seen = workers.seen_within(conn, SEEN_WITHIN_MS)
+        return {
+            "schemaVersion": schema.installed_version(conn),
+            "oldestQueuedMs": heads.oldest_queued_ms(conn),
+            "worker": {"status": "ok" if seen else "none", "count": len(seen)},
+        }
+
+    known = {"engine": services.database.name, "host": urlsplit(services.database.url).hostname}
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            return {"status": "ok", **known, **await services.database.read(look)}
+    except (TimeoutError, StorageUnavailable) as error:
+        return {"status": "error", **known, "error": f"database: {_reason(error)}"}
+
+
+async def _queue(services: Services) -> dict[str, Any]:
+    """How the queue is and how much is in it, in the shape that clients know."""
+    parts: dict[str, Any] = {"engine": services.queue.name, "redis": {"status": "ok", "mode": "disabled"}}
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            depth = await services.queue.depth()
+    except (TimeoutError, OnlookerError) as error:
+        return {**parts, "status": "error", "error": f"queue: {_reason(error)}"}
+    return {**parts, "status": "ok", "depth": depth_view(depth)}
+
+
+async def _queue_problem(services: Services) -> str | None:
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            found = await services.queue.health()
+    except TimeoutError as error:
+        return f"queue: {_reason(error)}"
+    return None if found.ok else f"queue: {found.error}"
+
+
+def _reason(error: Exception) -> str:
+    return f"no answer within {ANSWER_WITHIN_S} s" if isinstance(error, TimeoutError) else str(error)
+
+
+def depth_view(depth: QueueDepth) -> dict[str, Any]:
+    """How much there is to do: in all, by kind lane, and in the sessions' lanes together."""
+    return {
+        "pending": depth.pending,
+        "lanes": depth.lanes,
+        "sessions": _counts(depth.sessions),
+        "kinds": {name: _counts(of_kind) for name, of_kind in depth.kinds.items()},
+    }
+
+
+def _counts(of_kind: KindDepth) -> dict[str, int]:
+    return {
+        "waiting": of_kind.waiting,
+        "delayed": of_kind.delayed,
+        "claimed": of_kind.claimed,
+        "failed": of_kind.failed,
+    }
+
+
+OPERATIONS = (
+    Operation("GET", "/healthz", "Whether the process lives", healthz, {200: HealthzView}),
+    Operation(
+        "GET", "/api/readiness", "Whether requests can be served", readiness,
+        {200: ReadinessView, 503: ReadinessView},
+    ),
+    Operation(
+        "GET", "/api/health", "How each part is", health, {200: dict[str, Any], 503: dict[str, Any]}
+    ),
+    Operation("GET", "/v1/info", "What this server is made of", info, {200: dict[str, Any]}),
+)  # fmt: skip
