@@ -1,12 +1,13 @@
 """`onlooker demo`: a recorded coding session, played to a server of its own."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -19,8 +20,9 @@ import click
 
 import onlooker
 from onlooker.cli import daemon
-from onlooker.cli.state import StateFiles
+from onlooker.cli.state import Runtime, StateFiles
 from onlooker.domain.errors import Misconfigured, Unavailable
+from onlooker.domain.models import Scope
 from onlooker.hooks import client
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ PRIVATE_WORD = "9042-EXAMPLE"
 """Stands in a `<private>` block of the first prompt."""
 
 HITS = 3
-PAGE = 200
+MOST_NOTES = 1000
+MOST_FILES = 3
 TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
 
@@ -66,6 +69,11 @@ class Api:
         totals = [self.ask("GET", f"/v1/jobs?limit=1&status={status}")["total"] for status in statuses]
         return sum(totals) if statuses else int(self.ask("GET", "/v1/jobs?limit=1")["total"])
 
+    def scope(self) -> Scope:
+        """Where the hooks' events went: the project that is named as the agent's folder."""
+        [job] = self.ask("GET", "/v1/jobs?limit=1")["jobs"]
+        return Scope(job["teamId"], job["projectId"])
+
 
 @click.command(epilog="Example: onlooker demo")
 def demo() -> None:
@@ -81,11 +89,22 @@ def demo() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="onlooker-demo-") as folder:
         home = Path(folder)
-        with _server(home) as api:
-            console.print(f"[bold]1.[/bold] A server is up at {api.url}, with a temporary home and SQLite.\n")
-            prompts = _play(console, home, api, payloads)
-            _show_observations(console, api, prompts)
-            _show_answers(console, api)
+        with _background(home, "server", "serve", "--port", "0", "--no-worker") as runtime:
+            api = Api(runtime.url or "", (home / "key").read_text().strip())
+            console.print(
+                f"[bold]1.[/bold] A server is up at {api.url}. The agent works, and each of its hooks is told to it; "
+                "what is told is stored at once."
+            )
+            prompts = _play(console, home, payloads)
+            console.print(
+                "\n[bold]2.[/bold] A worker observes: it takes what belongs together, in order, "
+                "and writes a short note where there is something to note."
+            )
+            with _background(home, "worker", "worker", "run", "--background"):
+                _observe(console, api)
+            scope = api.scope()
+            _show_observations(console, _observations(home, scope), prompts)
+            _show_answers(console, api, scope)
             _show_secret_is_gone(console, home)
     console.print(
         "\n[bold]To start for real:[/bold]\n"
@@ -107,12 +126,12 @@ def _recording() -> list[bytes]:
 
 
 @contextmanager
-def _server(home: Path) -> Iterator[Api]:
-    """A server with everything at its default but the home and the port."""
-    state = StateFiles(home, "server")
-    runtime, _ = daemon.start(state, ["serve", "--port", "0"], env=_environment(home))
+def _background(home: Path, role: str, *arguments: str) -> Iterator[Runtime]:
+    """A process with everything at its default but the home."""
+    state = StateFiles(home, role)
+    runtime, _ = daemon.start(state, arguments, env=_environment(home))
     try:
-        yield Api(runtime.url or "", (home / "key").read_text().strip())
+        yield runtime
     finally:
         daemon.stop(state)
 
@@ -122,16 +141,10 @@ def _environment(home: Path) -> dict[str, str]:
     return {**mine, "ONLOOKER_HOME": str(home)}
 
 
-def _play(console: "Console", home: Path, api: Api, payloads: Sequence[bytes]) -> dict[int, str]:
+def _play(console: "Console", home: Path, payloads: Sequence[bytes]) -> dict[int, str]:
     """Run the hook client for each payload, as the agent did; when each prompt was sent, in epoch milliseconds."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console.print("[bold]2.[/bold] The agent works, and its hooks tell the server; a worker observes meanwhile.")
     prompts: dict[int, str] = {}
-    columns = (TextColumn("   {task.description:22}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console) as progress:
-        sent = progress.add_task("hooks sent", total=len(payloads))
-        observed = progress.add_task("events observed", total=None)
+    with _bar(console, "hooks sent", len(payloads)) as advance:
         for payload in payloads:
             told = json.loads(payload)
             if told["hook_event_name"] == PROMPT:
@@ -139,25 +152,43 @@ def _play(console: "Console", home: Path, api: Api, payloads: Sequence[bytes]) -
             subprocess.run(
                 [sys.executable, "-IS", client.__file__, AGENT], input=payload, env=_environment(home), check=True
             )
-            progress.update(sent, advance=1)
-            progress.update(observed, total=api.count_jobs(), completed=api.count_jobs("completed"))
-        give_up_at = time.monotonic() + TIMEOUT_S
-        while api.count_jobs("queued", "processing"):
-            if time.monotonic() >= give_up_at:
-                raise Unavailable("the events were not observed in time: onlooker doctor may say why")
-            progress.update(observed, total=api.count_jobs(), completed=api.count_jobs("completed"))
-            time.sleep(LOOK_EVERY_S)
-        progress.update(observed, total=api.count_jobs(), completed=api.count_jobs("completed"))
+            advance(1)
     return prompts
 
 
-def _show_observations(console: "Console", api: Api, prompts: Mapping[int, str]) -> None:
+def _observe(console: "Console", api: Api) -> None:
+    """Wait until every job is done."""
+    give_up_at = time.monotonic() + TIMEOUT_S
+    total, done = api.count_jobs(), 0
+    with _bar(console, "events observed", total) as advance:
+        while done < total:
+            if time.monotonic() >= give_up_at:
+                raise Unavailable("the events were not observed in time: onlooker doctor may say why")
+            time.sleep(LOOK_EVERY_S)
+            now_done = total - api.count_jobs("queued", "processing")
+            advance(now_done - done)
+            done = now_done
+
+
+@contextmanager
+def _bar(console: "Console", what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("   {task.description:16}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda number: progress.advance(task, number)
+
+
+def _show_observations(console: "Console", found: Sequence[Mapping[str, Any]], prompts: Mapping[int, str]) -> None:
     """Everything that was observed, under the prompt that it came of."""
-    found = _observations(api)
-    console.print(f"\n[bold]3.[/bold] What was observed: {len(found)} notes, under what the person asked for.")
+    console.print(f"\n[bold]3.[/bold] What was observed: {len(found)} notes, here under what the person had asked for.")
+    from rich.markup import escape
+    from rich.padding import Padding
+
     starts = [*prompts, None]
     for (since, prompt), until in zip(prompts.items(), starts[1:], strict=True):
-        console.print(f"\n   [bold cyan]“{_without_private(prompt)}”[/bold cyan]")
+        console.print(Padding(f"“{escape(_without_private(prompt))}”", (1, 0, 0, 3)), style="bold cyan")
         _show_notes(
             console,
             [
@@ -168,42 +199,48 @@ def _show_observations(console: "Console", api: Api, prompts: Mapping[int, str])
         )
 
 
-def _observations(api: Api) -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for offset in range(0, api.count_jobs(), PAGE):
-        for job in api.ask("GET", f"/v1/jobs?limit={PAGE}&offset={offset}")["jobs"]:
-            if job["sourceType"] == "agent_event":
-                notes = api.ask("GET", f"/v1/events/{job['sourceId']}/observations")["observations"]
-                found |= {note["id"]: note for note in notes}
-    return sorted(found.values(), key=lambda note: (note["occurredAtEpoch"], note["generationKey"]))
+def _observations(home: Path, scope: Scope) -> list[dict[str, Any]]:
+    """All of the project's notes, as they happened, in the shape of `POST /v1/search`."""
+    import msgspec
+
+    from onlooker.http.schemas import ObservationView
+    from onlooker.storage.database import open_database
+    from onlooker.storage.observations import recent_observations
+
+    async def read() -> list[dict[str, Any]]:
+        async with open_database(f"sqlite:///{home / 'onlooker.db'}") as database:
+            notes = await database.read(lambda conn: recent_observations(conn, scope, limit=MOST_NOTES))
+            return [msgspec.to_builtins(ObservationView.of(note)) for note in reversed(notes)]
+
+    return asyncio.run(read())
 
 
 def _show_notes(console: "Console", notes: Sequence[Mapping[str, Any]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for width, style in ((3, ""), (8, "dim"), (9, "green")):
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+    for width, style in ((2, ""), (8, "dim"), (9, "green")):
         table.add_column(width=width, style=style, no_wrap=True)
     table.add_column(ratio=3, overflow="fold")
     table.add_column(ratio=1, style="dim", overflow="fold")
     for note in notes:
         at = time.strftime("%H:%M:%S", time.localtime(note["occurredAtEpoch"] / 1000))
         about = note["metadata"]
-        names = dict.fromkeys(Path(file).name for file in (*about["files_modified"], *about["files_read"]))
-        table.add_row("", at, note["kind"], escape(about["title"]), escape(", ".join(names)))
+        names = list(dict.fromkeys(Path(file).name for file in (*about["files_modified"], *about["files_read"])))
+        files = ", ".join(names[:MOST_FILES]) + (f" + {len(names) - MOST_FILES}" if len(names) > MOST_FILES else "")
+        table.add_row("", at, note["kind"], escape(about["title"]), escape(files))
     console.print(table)
 
 
-def _show_answers(console: "Console", api: Api) -> None:
+def _show_answers(console: "Console", api: Api, scope: Scope) -> None:
     """What a later session would ask, and what it gets."""
     from rich.markup import escape
 
     console.print("\n[bold]4.[/bold] A later session asks, and need not read, run and guess it all again.")
-    project_id = api.ask("GET", "/v1/jobs?limit=1")["jobs"][0]["projectId"]
     for question in QUESTIONS:
         console.print(f'\n   [bold cyan]onlooker search "{escape(question)}"[/bold cyan]')
-        asked = {"projectId": project_id, "query": question, "limit": HITS}
+        asked = {"projectId": scope.project_id, "query": question, "limit": HITS}
         _show_notes(console, api.ask("POST", "/v1/search", asked)["observations"])
 
 
