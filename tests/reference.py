@@ -27,12 +27,14 @@ def settings_table() -> str:
     return "\n".join(["| variable | default | example | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
+def commands() -> dict[str, str]:
+    """Each command and what its `--help` prints."""
+    return {path: command.get_help(context).rstrip() for path, command, context in _commands()}
+
+
 def command_pages() -> str:
     """What `--help` prints, command by command."""
-    pages = [
-        f"## {path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n" for path, command, context in _commands()
-    ]
-    return "\n".join(pages)
+    return "\n".join(f"## {path}\n\n```text\n{text}\n```\n" for path, text in commands().items())
 
 
 def _commands() -> Iterator[tuple[str, click.Command, click.Context]]:

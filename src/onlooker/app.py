@@ -5,6 +5,7 @@ opened last is closed first.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -114,6 +115,10 @@ def make_home(settings: Settings) -> None:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Misconfigured([f"ONLOOKER_HOME {settings.home} cannot be made: {error.strerror}"]) from error
+    if not os.access(settings.home, os.W_OK | os.X_OK):
+        raise Misconfigured(
+            [f"ONLOOKER_HOME {settings.home} cannot be written: give it to the user that runs Onlooker"]
+        )
 
 
 def open_queue(settings: Settings, database: Database, identity: ProcessIdentity) -> QueueEngine:
