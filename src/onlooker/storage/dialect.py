@@ -131,6 +131,14 @@ def lock_keys(conn: Connection, keys: Iterable[str]) -> None:
         conn.execute(_LOCKS, {"keys": wanted})
 
 
+def try_lock(conn: Connection, key: str) -> bool:
+    """Take a name until the transaction ends, if nobody has it; on SQLite nobody else can be in a transaction."""
+    if is_sqlite(conn):
+        return True
+    taken = select(func.pg_try_advisory_xact_lock(func.hashtextextended(key, 0)))
+    return bool(conn.execute(taken).scalar_one())
+
+
 def insert_new(conn: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert the rows whose keys are new and leave those that are known; the count of new ones.
 

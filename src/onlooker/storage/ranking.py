@@ -1,0 +1,97 @@
+"""How well a note fits a question, the same on every database.
+
+BM25 over the question's terms, then a share of the best neighbour's score: what stands beside a good note in its
+session is likely to belong to it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+TERM_SATURATION = 0.9
+LENGTH_WEIGHT = 0.4
+"""BM25's k1 and b; short notes want less of both than the usual 1.2 and 0.75."""
+
+NEIGHBOUR_SHARE = 0.3
+NEIGHBOURS = 2
+"""How much of its best neighbour's score a note gains, and how many on each side are its neighbours."""
+
+MOST_RANKED = 20_000
+"""Notes that a database ranks for one question. More matches than this are cut to the newest."""
+
+MOST_CANDIDATES = 300
+"""Of these, the notes that are scored exactly, with their neighbours."""
+
+MOST_TERMS = 32
+"""Of a long question the rarest terms are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which notes a database looks up: those with any of the terms; with `newest` no more than `MOST_RANKED`."""
+
+    terms: tuple[str, ...]
+    newest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A note to be scored: how often each of the question's terms is in it, how long it is, who stands beside it."""
+
+    number: int
+    observation_id: str
+    length: int
+    counts: Mapping[str, int]
+    neighbours: tuple[int, ...] = ()
+
+
+def weigh_terms(frequencies: Mapping[str, int], notes: int) -> dict[str, float]:
+    """The weight (IDF) of each term that is in any note, the `MOST_TERMS` rarest, rarest first."""
+    known = sorted((count, term) for term, count in frequencies.items() if count > 0)[:MOST_TERMS]
+    return {term: math.log(1 + (max(notes, count) - count + 0.5) / (count + 0.5)) for count, term in known}
+
+
+def choose_matches(terms: Iterable[str], frequencies: Mapping[str, int], most: int | None) -> list[Match]:
+    """What to look up, given the terms rarest first and how many notes the filter leaves at most (None: unknown).
+
+    Notes with any term, as long as these are not more than the database may rank: a common term costs the most and
+    tells the least, so the commonest are left out while others remain. They still count in the scores. Where what is
+    left finds too little, the newest notes with the others are added.
+    """
+    rare: list[str] = []
+    common: list[str] = []
+    ranked = 0
+    for term in terms:
+        cost = frequencies[term] if most is None else min(frequencies[term], most)
+        if not common and ranked + cost <= MOST_RANKED:
+            rare.append(term)
+            ranked += cost
+        else:
+            common.append(term)
+    matches = [Match(tuple(rare))] if rare else []
+    if common and ranked < MOST_CANDIDATES:
+        matches.append(Match(tuple(common), newest=True))
+    return matches
+
+
+def score(
+    candidates: Sequence[Candidate], neighbours: Sequence[Candidate], weights: Mapping[str, float]
+) -> list[float]:
+    """The score of each candidate. `neighbours` are those of their neighbours that are no candidates themselves.
+
+    The average length is the candidates' own: it needs no statistics and measured the same as the project's.
+    """
+    if not candidates:
+        return []
+    average = max(sum(candidate.length for candidate in candidates) / len(candidates), 1)
+    own = {note.number: _bm25(note, weights, average) for note in (*candidates, *neighbours)}
+    return [
+        own[candidate.number]
+        + NEIGHBOUR_SHARE * max((own.get(number, 0.0) for number in candidate.neighbours), default=0.0)
+        for candidate in candidates
+    ]
+
+
+def _bm25(note: Candidate, weights: Mapping[str, float], average_length: float) -> float:
+    room = TERM_SATURATION * (1 - LENGTH_WEIGHT + LENGTH_WEIGHT * note.length / average_length)
+    return sum(weights[term] * count * (TERM_SATURATION + 1) / (count + room) for term, count in note.counts.items())

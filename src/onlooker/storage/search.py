@@ -1,0 +1,154 @@
+"""Find notes: the terms of a question against the terms of every note of a project, ranked the same on both databases.
+
+The database finds and roughly ranks a few hundred candidates; `ranking` scores them exactly, with their neighbours in
+their sessions. The two databases differ in how terms are indexed and counted, and in nothing else: `search_index`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, literal, literal_column, or_, select
+
+from onlooker.domain.models import Scope, SearchFilter
+from onlooker.storage import dialect, search_index
+from onlooker.storage.analyser import analyse_query
+from onlooker.storage.database import Connection
+from onlooker.storage.ranking import (
+    MOST_CANDIDATES,
+    MOST_RANKED,
+    NEIGHBOURS,
+    Candidate,
+    Match,
+    choose_matches,
+    score,
+    weigh_terms,
+)
+from onlooker.storage.search_index import index_observations, remove_observations, remove_project
+from onlooker.storage.search_tables import search_entries, search_terms
+from onlooker.storage.tables import observations
+
+__all__ = ["index_observations", "remove_observations", "remove_project", "search"]
+
+ENTRIES = search_entries
+_RANK: ColumnElement[float] = literal_column("bm25(search_terms)")
+
+
+def search(conn: Connection, scope: Scope, query: str, wanted: SearchFilter, *, limit: int) -> list[tuple[str, float]]:
+    """The ids of the notes that fit best, each with its score, best first; of equals the newest.
+
+    Nothing when the query has no searchable word, or none that is in any note. Never an error for what it holds.
+    """
+    project = search_index.find_project(conn, scope)
+    terms = analyse_query(query)
+    if project is None or not terms:
+        return []
+    number, notes = project
+    prefixed = [search_index.in_project(number, term) for term in terms]
+    frequencies = search_index.count_notes_with(conn, scope, prefixed)
+    weights = weigh_terms(frequencies, notes)
+    conditions = _conditions(scope, wanted)
+    numbers: dict[int, None] = {}
+    for match in choose_matches(weights, frequencies, None):
+        numbers.update(dict.fromkeys(_find(conn, match, weights, conditions)))
+    candidates = _read(conn, scope, list(numbers), list(weights), with_neighbours=True)
+    beside = {near for candidate in candidates for near in candidate.neighbours} - set(numbers)
+    neighbours = _read(conn, scope, sorted(beside), list(weights), with_neighbours=False)
+    scored = zip(score(candidates, neighbours, weights), candidates, strict=True)
+    best = sorted(scored, key=lambda pair: (-pair[0], -pair[1].number))[:limit]
+    return [(candidate.observation_id, round(value, 6)) for value, candidate in best]
+
+
+def _conditions(scope: Scope, wanted: SearchFilter) -> list[ColumnElement[bool]]:
+    """What a note must be, beside fitting; the tenant first. Hidden and superseded notes have no entry."""
+    conditions = [ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id]
+    if wanted.since is not None:
+        conditions.append(ENTRIES.c.occurred_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(ENTRIES.c.occurred_at <= wanted.until)
+    of_note: list[ColumnElement[bool]] = []
+    if wanted.kinds:
+        of_note.append(observations.c.kind.in_(sorted(wanted.kinds)))
+    if wanted.platform_source is not None:
+        of_note.append(observations.c.platform_source == wanted.platform_source)
+    if wanted.file is not None:
+        # Paths are JSON lists; a path matches whole or by its last parts.
+        whole, ending = f'"{wanted.file}"', f'/{wanted.file.lstrip("/")}"'
+        columns = (observations.c.files_read, observations.c.files_modified)
+        of_note.append(or_(*(column.contains(text, autoescape=True) for column in columns for text in (whole, ending))))
+    if of_note:
+        note = select(literal(1)).where(
+            observations.c.project_id == ENTRIES.c.project_id, observations.c.id == ENTRIES.c.observation_id, *of_note
+        )
+        conditions.append(note.correlate(ENTRIES).exists())
+    return conditions
+
+
+def _find(
+    conn: Connection, match: Match, weights: dict[str, float], conditions: Sequence[ColumnElement[bool]]
+) -> list[int]:
+    """The numbers of the notes that fit a match best, roughly ranked by the database."""
+    statement = _ranked_by_fts5 if dialect.is_sqlite(conn) else _ranked_by_postgres
+    return list(conn.execute(statement(match, weights, conditions)).scalars())
+
+
+def _ranked_by_fts5(match: Match, _weights: dict[str, float], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    terms = " OR ".join(f'"{term}"' for term in match.terms)
+    found = (
+        select(search_terms.c.rowid.label("number"), _RANK.label("rank"))
+        .where(search_terms.c.search_terms.op("MATCH")(terms))
+        .join(ENTRIES, ENTRIES.c.number == search_terms.c.rowid)
+        .where(*conditions)
+    )
+    if match.newest:
+        newest = found.order_by(search_terms.c.rowid.desc()).limit(MOST_RANKED).subquery()
+        return select(newest.c.number).order_by(newest.c.rank).limit(MOST_CANDIDATES)
+    return found.with_only_columns(search_terms.c.rowid).order_by(_RANK).limit(MOST_CANDIDATES)
+
+
+def _ranked_by_postgres(
+    match: Match, weights: dict[str, float], conditions: Sequence[ColumnElement[bool]]
+) -> Select[Any]:
+    found = select(ENTRIES.c.number, ENTRIES.c.terms).where(
+        ENTRIES.c.terms.op("@@")(search_index.any_of(match.terms)), *conditions
+    )
+    if match.newest:
+        found = found.order_by(ENTRIES.c.number.desc()).limit(MOST_RANKED)
+    ranked = found.subquery()
+    rank: ColumnElement[Any] = literal(0.0)
+    for term in match.terms:
+        rank = rank + weights[term] * func.ts_rank(ranked.c.terms, search_index.any_of([term]), 1)
+    return select(ranked.c.number).order_by(rank.desc(), ranked.c.number.desc()).limit(MOST_CANDIDATES)
+
+
+def _read(
+    conn: Connection, scope: Scope, numbers: Sequence[int], terms: Sequence[str], *, with_neighbours: bool
+) -> list[Candidate]:
+    """The entries of these numbers as the ranking wants them."""
+    if not numbers:
+        return []
+    columns: list[ColumnElement[Any]] = [ENTRIES.c.number, ENTRIES.c.observation_id, ENTRIES.c.length]
+    if with_neighbours:
+        columns += _neighbours()
+    counts = search_index.count_terms_in(conn, scope, numbers, terms)
+    rows = conn.execute(
+        select(*columns).where(
+            ENTRIES.c.number.in_(numbers), ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id
+        )
+    )
+    return [
+        Candidate(row[0], row[1], row[2], counts.get(row[0], {}), tuple(n for n in row[3:] if n is not None))
+        for row in rows
+    ]
+
+
+def _neighbours() -> list[ColumnElement[Any]]:
+    """The numbers of the notes before and after an entry in its session."""
+    near = ENTRIES.alias("near")
+    beside: list[ColumnElement[Any]] = []
+    for steps in range(NEIGHBOURS):
+        for after in (False, True):
+            side = near.c.number > ENTRIES.c.number if after else near.c.number < ENTRIES.c.number
+            one = select(near.c.number).where(near.c.session_id == ENTRIES.c.session_id, side)
+            ordered = one.order_by(near.c.number.asc() if after else near.c.number.desc())
+            beside.append(ordered.limit(1).offset(steps).correlate(ENTRIES).scalar_subquery())
+    return beside

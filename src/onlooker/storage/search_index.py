@@ -1,0 +1,271 @@
+"""The index that search looks into: which terms a note has, and in how many notes each term is.
+
+Every term stands behind its project's number, so that projects share no list: a small one beside a big one is found as
+fast as alone, and no word's weight tells what another tenant writes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from sqlalchemy import TextClause, bindparam, cast, delete, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.sql.elements import ColumnElement
+
+from onlooker.domain.models import Observation, Scope
+from onlooker.storage import dialect
+from onlooker.storage.analyser import analyse, date_terms
+from onlooker.storage.database import Connection
+from onlooker.storage.search_tables import (
+    search_entries,
+    search_frequencies,
+    search_projects,
+    search_uncounted,
+    search_vocabulary,
+)
+
+ENTRIES = search_entries
+PROJECTS = search_projects
+FREQUENCIES = search_frequencies
+
+MOST_UNCOUNTED = 64
+"""Postgres: new entries that are counted one by one in each search, before they are added to the frequencies."""
+
+MOST_POSITIONS = 255
+"""A tsvector keeps so many positions of a term."""
+
+_INSERT_TERMS = "INSERT INTO search_terms (rowid, terms) VALUES (?, ?)"
+_DELETE_TERMS = "INSERT INTO search_terms (search_terms, rowid, terms) VALUES ('delete', ?, ?)"
+
+
+def in_project(number: int, term: str) -> str:
+    """A term as it stands in the index, behind its project's number."""
+    return f"{number}:{term}"
+
+
+def find_project(conn: Connection, scope: Scope) -> tuple[int, int] | None:
+    """A project's number and how many notes it has; None where nothing was indexed yet."""
+    row = conn.execute(
+        select(PROJECTS.c.number, PROJECTS.c.notes).where(
+            PROJECTS.c.team_id == scope.team_id, PROJECTS.c.project_id == scope.project_id
+        )
+    ).one_or_none()
+    return None if row is None else (row.number, row.notes)
+
+
+def index_observations(conn: Connection, notes: Sequence[Observation]) -> None:
+    """Make stored notes findable. The caller has just stored them: none is indexed yet."""
+    owned = attrgetter("team_id", "project_id")
+    for (team_id, project_id), group in groupby(sorted(notes, key=owned), key=owned):
+        _index_project(conn, Scope(team_id, project_id), sorted(group, key=attrgetter("created_at", "id")))
+
+
+def _index_project(conn: Connection, scope: Scope, notes: Sequence[Observation]) -> None:
+    project = find_project(conn, scope)
+    if project is None:
+        dialect.insert_new(conn, PROJECTS, ("team_id", "project_id"), [(scope.team_id, scope.project_id)])
+        project = find_project(conn, scope)
+    if project is None:
+        raise AssertionError("a project's number was just given")
+    analysed = {note.id: _terms_of(project[0], note) for note in notes}
+    sqlite = dialect.is_sqlite(conn)
+    rows = [
+        {
+            "team_id": scope.team_id,
+            "project_id": scope.project_id,
+            "observation_id": note.id,
+            "session_id": note.session_id,
+            "occurred_at": note.occurred_at,
+            "length": len(analysed[note.id]),
+            "terms": " ".join(analysed[note.id]) if sqlite else _as_tsvector(analysed[note.id]),
+        }
+        for note in notes
+    ]
+    # In the order of the notes, so that a session's neighbours have neighbouring numbers.
+    written = conn.execute(
+        insert(ENTRIES).returning(ENTRIES.c.number, ENTRIES.c.observation_id, sort_by_parameter_order=True), rows
+    ).all()
+    if sqlite:
+        terms = [(row.number, each["terms"]) for row, each in zip(written, rows, strict=True)]
+        conn.exec_driver_sql(_INSERT_TERMS, terms)
+        _add_notes(conn, scope, len(rows))
+    else:
+        conn.execute(insert(search_uncounted), [{"number": row.number} for row in written])
+        _count_new_entries(conn, scope)
+
+
+def _terms_of(number: int, note: Observation) -> list[str]:
+    """All that a note is found by: its text, its files and concepts, its date."""
+    texts = [note.content, *note.files_read, *note.files_modified, *note.concepts]
+    return [in_project(number, term) for term in (*analyse("\n".join(texts)), *date_terms(note.occurred_at))]
+
+
+def _as_tsvector(terms: Sequence[str]) -> str:
+    """Terms with their places, as Postgres reads a tsvector."""
+    places: dict[str, list[int]] = {}
+    for place, term in enumerate(terms, 1):
+        places.setdefault(term, []).append(place)
+    return " ".join(f"{_quoted(term)}:{','.join(map(str, at[:MOST_POSITIONS]))}" for term, at in places.items())
+
+
+def _quoted(term: str) -> str:
+    escaped = term.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"
+
+
+def any_of(terms: Iterable[str]) -> ColumnElement[str]:
+    """Postgres: a query for notes with any of these terms."""
+    return cast(" | ".join(map(_quoted, terms)), TSQUERY)
+
+
+def _add_notes(conn: Connection, scope: Scope, more: int) -> None:
+    conn.execute(
+        update(PROJECTS)
+        .where(PROJECTS.c.team_id == scope.team_id, PROJECTS.c.project_id == scope.project_id)
+        .values(notes=PROJECTS.c.notes + more)
+    )
+
+
+def _count_new_entries(conn: Connection, scope: Scope) -> None:
+    """Postgres: add entries to the frequencies, many at a time: each term's row is written once for all of them.
+
+    One process counts a project at a time; another that comes meanwhile leaves it to the next.
+    """
+    mine = select(search_uncounted.c.number).join(ENTRIES, ENTRIES.c.number == search_uncounted.c.number)
+    of_project = (ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id)
+    waiting = conn.execute(
+        select(func.count()).select_from(mine.where(*of_project).limit(MOST_UNCOUNTED).subquery())
+    ).scalar_one()
+    if waiting < MOST_UNCOUNTED or not dialect.try_lock(conn, f"search:{scope.project_id}"):
+        return
+    numbers = list(
+        conn.execute(
+            delete(search_uncounted)
+            .where(search_uncounted.c.number.in_(mine.where(*of_project)))
+            .returning(search_uncounted.c.number)
+        ).scalars()
+    )
+    conn.execute(_ADD_FREQUENCIES, {"team": scope.team_id, "project": scope.project_id, "numbers": numbers})
+    _add_notes(conn, scope, len(numbers))
+
+
+_ADD_FREQUENCIES: TextClause = text(
+    """
+    INSERT INTO search_frequencies (team_id, project_id, term, notes)
+    SELECT CAST(:team AS TEXT), CAST(:project AS TEXT), lexeme, count(*)
+    FROM search_entries, unnest(terms)
+    WHERE number = ANY(CAST(:numbers AS BIGINT[])) GROUP BY lexeme ORDER BY lexeme
+    ON CONFLICT (project_id, term) DO UPDATE SET notes = search_frequencies.notes + excluded.notes
+    """
+)
+
+_UNCOUNTED_NOTES = text(
+    """
+    SELECT lexeme, count(*) FROM search_uncounted JOIN search_entries USING (number), unnest(terms)
+    WHERE team_id = :team AND project_id = :project AND lexeme = ANY(CAST(:terms AS TEXT[])) GROUP BY lexeme
+    """
+)
+
+_TERM_COUNTS = text(
+    """
+    SELECT number, lexeme, cardinality(positions) FROM search_entries, unnest(terms)
+    WHERE number = ANY(CAST(:numbers AS BIGINT[])) AND team_id = :team AND project_id = :project
+    AND lexeme = ANY(CAST(:terms AS TEXT[]))
+    """
+)
+
+
+def count_notes_with(conn: Connection, scope: Scope, terms: Sequence[str]) -> dict[str, int]:
+    """In how many notes of the project each of these terms is; terms that are in none are left out."""
+    if dialect.is_sqlite(conn):
+        # One look-up a term: a list of them would make FTS5 walk through all terms there are.
+        one = select(search_vocabulary.c.doc).where(search_vocabulary.c.term == bindparam("of_term"))
+        found = {term: conn.execute(one, {"of_term": term}).scalar_one_or_none() for term in terms}
+        return {term: count for term, count in found.items() if count}
+    counts: Counter[str] = Counter()
+    rows = conn.execute(
+        select(FREQUENCIES.c.term, FREQUENCIES.c.notes).where(
+            FREQUENCIES.c.team_id == scope.team_id,
+            FREQUENCIES.c.project_id == scope.project_id,
+            FREQUENCIES.c.term.in_(terms),
+        )
+    )
+    for term, notes in rows:
+        counts[term] += notes
+    given = {"team": scope.team_id, "project": scope.project_id, "terms": list(terms)}
+    for term, notes in conn.execute(_UNCOUNTED_NOTES, given):
+        counts[term] += notes
+    return {term: count for term, count in counts.items() if count > 0}
+
+
+def count_terms_in(
+    conn: Connection, scope: Scope, numbers: Sequence[int], terms: Sequence[str]
+) -> dict[int, Mapping[str, int]]:
+    """How often each of these terms is in each of these entries."""
+    if dialect.is_sqlite(conn):
+        rows = conn.execute(
+            select(ENTRIES.c.number, ENTRIES.c.terms).where(
+                ENTRIES.c.number.in_(numbers),
+                ENTRIES.c.team_id == scope.team_id,
+                ENTRIES.c.project_id == scope.project_id,
+            )
+        )
+        return {number: _count_in_text(stored, terms) for number, stored in rows}
+    found: dict[int, dict[str, int]] = {}
+    given = {"team": scope.team_id, "project": scope.project_id, "numbers": list(numbers), "terms": list(terms)}
+    for number, term, count in conn.execute(_TERM_COUNTS, given):
+        found.setdefault(number, {})[term] = count
+    return dict(found)
+
+
+def _count_in_text(stored: str, terms: Sequence[str]) -> dict[str, int]:
+    """Occurrences of whole terms in a text of terms; twice the blanks, so that neighbours do not share one."""
+    padded = f" {stored.replace(' ', '  ')} "
+    counts = ((term, padded.count(f" {term} ")) for term in terms)
+    return {term: count for term, count in counts if count}
+
+
+def remove_observations(conn: Connection, scope: Scope, observation_ids: Sequence[str]) -> None:
+    """Take these notes out of the index; those that are not in it change nothing."""
+    _remove(conn, scope, ENTRIES.c.observation_id.in_(observation_ids))
+
+
+def remove_project(conn: Connection, scope: Scope) -> None:
+    """Take all of a project's notes out of the index."""
+    _remove(conn, scope)
+    for table in (FREQUENCIES, PROJECTS) if not dialect.is_sqlite(conn) else (PROJECTS,):
+        conn.execute(delete(table).where(table.c.team_id == scope.team_id, table.c.project_id == scope.project_id))
+
+
+def _remove(conn: Connection, scope: Scope, *conditions: ColumnElement[bool]) -> None:
+    owned = (ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id, *conditions)
+    if dialect.is_sqlite(conn):
+        gone = conn.execute(delete(ENTRIES).where(*owned).returning(ENTRIES.c.number, ENTRIES.c.terms)).all()
+        if gone:
+            conn.exec_driver_sql(_DELETE_TERMS, [tuple(row) for row in gone])
+        _add_notes(conn, scope, -len(gone))
+        return
+    gone_numbers = list(conn.execute(select(ENTRIES.c.number).where(*owned)).scalars())
+    uncounted = list(
+        conn.execute(
+            delete(search_uncounted)
+            .where(search_uncounted.c.number.in_(gone_numbers))
+            .returning(search_uncounted.c.number)
+        ).scalars()
+    )
+    counted = sorted(set(gone_numbers) - set(uncounted))
+    conn.execute(_TAKE_FREQUENCIES, {"project": scope.project_id, "team": scope.team_id, "numbers": counted})
+    conn.execute(delete(ENTRIES).where(*owned))
+    _add_notes(conn, scope, -len(counted))
+
+
+_TAKE_FREQUENCIES = text(
+    """
+    UPDATE search_frequencies SET notes = search_frequencies.notes - gone.notes
+    FROM (SELECT lexeme, count(*) AS notes FROM search_entries, unnest(terms)
+          WHERE number = ANY(CAST(:numbers AS BIGINT[])) GROUP BY lexeme) AS gone
+    WHERE search_frequencies.team_id = :team AND search_frequencies.project_id = :project
+    AND search_frequencies.term = gone.lexeme
+    """
+)
