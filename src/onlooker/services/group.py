@@ -73,6 +73,11 @@ class GroupWriter:
         while self._publishing:
             await asyncio.wait(self._publishing)
 
+    @property
+    def waiting(self) -> int:
+        """Events that are accepted and not yet answered."""
+        return self._waiting_events
+
     async def record(self, events: Sequence[NewEvent]) -> list[Recorded]:
         """Store the events, all or none, with others that wait; the answer comes after the commit, in their order.
 

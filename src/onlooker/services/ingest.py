@@ -119,6 +119,11 @@ class Ingest:
     ) -> None:
         await self._writer.__aexit__(kind, error, trace)
 
+    @property
+    def waiting(self) -> int:
+        """Events that are accepted and not yet answered."""
+        return self._writer.waiting
+
     async def record(self, principal: Principal, event: EventInput, *, generate: bool = True) -> Recorded:
         """Store one event. Again: the first row, unchanged. Raises as `record_many` does."""
         return (await self._record(principal, [event], [generate], batch=None))[0]
