@@ -14,17 +14,15 @@ import click
 import uvicorn
 
 from onlooker import __version__
-from onlooker.app import App, make_home, open_app, running
+from onlooker.app import make_home, open_app, running
 from onlooker.cli.state import Runtime, StateFiles
 from onlooker.domain.errors import Misconfigured
 from onlooker.host import ProcessIdentity, now_ms
 from onlooker.http.asgi import build_asgi
+from onlooker.http.server import BACKLOG, server_config
 from onlooker.settings import Settings
 from onlooker.telemetry import set_up_logging
 
-DRAIN_S = 35
-"""How long accepted requests may take after stop; a request that waits for its job gets 30 s."""
-BACKLOG = 2048
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -64,7 +62,7 @@ async def _serve(
 
     async with open_app(settings) as app:
         await app.accounts.ensure_local(settings.home)
-        server = _Server(_config(app), on_started=tell_started)
+        server = _Server(server_config(build_asgi(app)), on_started=tell_started)
         async with running(app, with_worker=with_worker):
             with on_stop_signal(server.stop):
                 await server.serve(sockets=[listening])
@@ -149,20 +147,6 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 def _runtime() -> Runtime:
     return Runtime(ProcessIdentity.of_this_process(), __version__, now_ms())
-
-
-def _config(app: App) -> uvicorn.Config:
-    return uvicorn.Config(
-        build_asgi(app),
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=DRAIN_S,
-    )
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -1,15 +1,20 @@
-"""The ASGI application: the table of operations as routes, and what answers where none fits."""
+"""The ASGI application: the table of operations as routes, every error as an answer.
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+It speaks ASGI itself: of a request's time a framework's routing, middleware and response objects took a tenth.
+"""
 
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from onlooker.domain.errors import NotFound, OnlookerError
 from onlooker.http import events, health, hooks, jobs, observations, openapi, sessions
+from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
-from onlooker.http.operation import Endpoint, Operation, Problem, Services, respond
+from onlooker.http.operation import Endpoint, Operation, Services
+from onlooker.http.request import Receive, Request, Scope, Send, request_id_of
+from onlooker.telemetry import place_of
 
 OPERATIONS: tuple[Operation, ...] = (
     *health.OPERATIONS,
@@ -20,54 +25,90 @@ OPERATIONS: tuple[Operation, ...] = (
     *hooks.OPERATIONS,
 )
 
-NAMES = {404: "NotFound", 405: "MethodNotAllowed"}
+PAGE_POLICY = ((b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),)
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[Request], Awaitable[Answer | None]]
+"""Answers a request, or raises; None when there is nobody left to answer."""
 
 
-def build_asgi(services: Services) -> Starlette:
+def build_asgi(services: Services) -> "Site":
     """The application over these services; opening and closing them is the caller's."""
     guard = Guard(services.accounts, services.settings)
-    description = openapi.describe(OPERATIONS)
-    page = openapi.render(OPERATIONS)
+    description = answer_json(openapi.describe(OPERATIONS))
+    page = Answer(200, openapi.render(OPERATIONS).encode(), PAGE_POLICY, b"text/html; charset=utf-8")
 
-    async def show_description(_request: Request) -> Response:
-        return respond(description, 200)
+    async def show_description(_request: Request) -> Answer:
+        return description
 
-    async def show_page(_request: Request) -> Response:
-        return HTMLResponse(page, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+    async def show_page(_request: Request) -> Answer:
+        return page
 
-    routes: list[BaseRoute] = [
-        Route("/openapi.json", show_description, methods=["GET"]),
-        Route("/docs", show_page, methods=["GET"]),
-    ]
-    for path in dict.fromkeys(operation.path for operation in OPERATIONS):
-        by_method = {
-            operation.method: Endpoint(operation, services, guard) for operation in OPERATIONS if operation.path == path
-        }
-        routes.append(Route(path, ByMethod(by_method)))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _answer_exception})
+    site = Site()
+    site.add("GET", "/openapi.json", show_description)
+    site.add("GET", "/docs", show_page)
+    for operation in OPERATIONS:
+        site.add(operation.method, operation.path, Endpoint(operation, services, guard).answer)
+    return site
 
 
-class ByMethod:
-    """One path's operations."""
+class Site:
+    """Routes, and what is answered where none fits or a handler raises."""
 
-    def __init__(self, operations: dict[str, Endpoint]) -> None:
-        self._operations = operations
-        self._allow = ", ".join(sorted(operations))
+    def __init__(self) -> None:
+        self._fixed: dict[str, dict[str, Handler]] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Handler]]] = {}
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        """Route a method of a path; `{name}` stands for one part of it. GET also answers HEAD."""
+        if "{" in path:
+            pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
+            handlers = self._patterns.setdefault(path, (pattern, {}))[1]
+        else:
+            handlers = self._fixed.setdefault(path, {})
+        handlers[method] = handler
+        if method == "GET":
+            handlers["HEAD"] = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request to its method's operation, or say which methods there are."""
-        endpoint = self._operations.get(scope["method"])
-        if endpoint is not None:
-            await endpoint(scope, receive, send)
-            return
-        problem = Problem(NAMES[405], f"this path takes {self._allow}")
-        await respond(problem, 405, {"allow": self._allow})(scope, receive, send)
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"this application does not speak {scope['type']}")
+        request = Request(scope, receive)
+        request_id = request_id_of(request)
+        # A request has a task, and so a context, of its own: nothing has to be unbound.
+        structlog.contextvars.bind_contextvars(request_id=request_id.decode())
+        try:
+            answer = await self._answer(request)
+        except OnlookerError as error:
+            answer = answer_problem(error)
+        except Exception as error:  # noqa: BLE001 - the last resort: the caller gets an answer, the log the place
+            log.error("defect", error=type(error).__name__, path=scope["path"], where=place_of(error))  # noqa: TRY400 - a traceback quotes values
+            message = f"something broke here; quote request {request_id.decode()}"
+            answer = answer_json(Problem("InternalError", message), 500)
+        if answer is not None:
+            await send_answer(send, answer, request_id)
+
+    async def _answer(self, request: Request) -> Answer | None:
+        handlers = self._handlers_of(request)
+        handler = handlers.get(request.scope["method"])
+        if handler is None:
+            return _refuse_method(sorted(handlers))
+        return await handler(request)
+
+    def _handlers_of(self, request: Request) -> dict[str, Handler]:
+        path = request.scope["path"]
+        if (handlers := self._fixed.get(path)) is not None:
+            return handlers
+        for pattern, handlers in self._patterns.values():
+            if (match := pattern.fullmatch(path)) is not None:
+                request.path = match.groupdict()
+                return handlers
+        raise NotFound("no such path")
 
 
-async def _answer_exception(_request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses, in our shape."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return respond(
-        Problem(NAMES.get(status, "Error"), "no such path" if status == 404 else "not allowed"), status, headers
-    )
+def _refuse_method(allowed: Sequence[str]) -> Answer:
+    allow = ", ".join(allowed)
+    problem = Problem("MethodNotAllowed", f"this path takes {allow}")
+    return answer_json(problem, 405, ((b"allow", allow.encode()),))

@@ -1,15 +1,15 @@
 """Who asks: a key in the request becomes a principal, before anything of the body is read."""
 
 from ipaddress import ip_address
-
-from starlette.requests import Request
+from urllib.parse import urlsplit
 
 from onlooker.domain.errors import Forbidden, Unauthenticated
 from onlooker.domain.models import KeyScope, Principal
+from onlooker.http.request import Request
 from onlooker.services.accounts import Accounts
 from onlooker.settings import AuthMode, Settings
 
-FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+FORWARDING_HEADERS = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
 BEARER = "bearer "
 
 
@@ -36,18 +36,21 @@ class Guard:
 
 def key_of(request: Request) -> str | None:
     """The key that a request carries, if any."""
-    given = request.headers.get("authorization", "")
+    given = request.header(b"authorization")
     if given[: len(BEARER)].lower() == BEARER:
         return given[len(BEARER) :].strip() or None
-    return request.headers.get("x-api-key") or None
+    return request.header(b"x-api-key") or None
 
 
 def is_local(request: Request) -> bool:
     """Whether a request comes from this machine itself, and not through something that stands before the server."""
-    if request.client is None or any(header in request.headers for header in FORWARDING_HEADERS):
+    if request.peer is None or not FORWARDING_HEADERS.isdisjoint(request.headers):
         return False
-    host = request.headers.get("host", "").rsplit(":", 1)[0].strip("[]")
-    return _is_loopback(request.client.host) and (host == "localhost" or _is_loopback(host))
+    try:
+        host = urlsplit("//" + request.header(b"host")).hostname or ""
+    except ValueError:
+        return False
+    return _is_loopback(request.peer) and (host == "localhost" or _is_loopback(host))
 
 
 def _is_loopback(address: str) -> bool:

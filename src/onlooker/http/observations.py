@@ -2,6 +2,7 @@
 
 from onlooker.domain.errors import InvalidInput
 from onlooker.domain.models import KeyScope, SearchFilter
+from onlooker.domain.payloads import clean
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import (
     ContextBody,
@@ -21,11 +22,16 @@ def filter_of(body: SearchBody) -> SearchFilter:
     """What a search is narrowed to."""
     return SearchFilter(
         kinds=frozenset({body.kind}) if body.kind else frozenset(),
-        platform_source=body.platform_source,
-        file=body.file,
+        platform_source=storable(body.platform_source),
+        file=storable(body.file),
         since=body.since,
         until=body.until,
     )
+
+
+def storable(text: str | None) -> str | None:
+    """A name to look for, in characters that a database can be asked for; it may find nothing."""
+    return None if text is None else str(clean(text).value)
 
 
 async def post_observation(call: Call) -> Reply:
@@ -35,7 +41,9 @@ async def post_observation(call: Call) -> Reply:
     if not text or not text.strip():
         raise InvalidInput("a note without text", ["content: missing, and so is narrative"])
     scope = await call.services.accounts.resolve_project(call.principal, body.project_id)
-    note = NoteInput(text, body.kind, body.title, body.server_session_id, body.occurred_at_epoch, body.metadata)
+    note = NoteInput(
+        text, body.kind, body.title, storable(body.server_session_id), body.occurred_at_epoch, body.metadata
+    )
     view = ObservationView.of(await call.services.recall.add(call.principal, scope, note))
     return Reply(NoteView(view, view), 201)
 

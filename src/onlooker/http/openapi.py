@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from onlooker import __version__
-from onlooker.http.operation import Operation, Problem
+from onlooker.http.answer import Problem
+from onlooker.http.operation import Operation
 
 ERROR_500 = 500
 
@@ -92,8 +93,8 @@ def render(operations: Sequence[Operation]) -> str:
     """The operations as one page of plain HTML."""
     rows = "".join(
         f"<tr><td><b class={operation.method.lower()}>{operation.method}</b></td>"
-        f"<td><code>{escape(operation.path)}</code></td><td>{escape(operation.summary)}</td><td>{operation.scope or 'none'}</td>"
-        f"<td>{_fields(operation)}</td></tr>"
+        f"<td><code>{escape(operation.path)}</code></td><td>{escape(operation.summary)}</td>"
+        f"<td>{operation.scope or 'none'}</td><td>{_fields(operation)}</td></tr>"
         for operation in operations
     )
     return PAGE.replace("{rows}", rows).replace("{version}", escape(__version__))

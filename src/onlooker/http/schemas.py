@@ -44,7 +44,7 @@ class EventBody(Struct, rename="camel"):
 EventBatch = Annotated[list[EventBody], Meta(min_length=1, max_length=500)]
 
 
-class EventQuery(Struct):
+class EventQuery(Struct, frozen=True):
     """Whether to make observations of what is sent, and whether to wait for them (30 s at most)."""
 
     generate: bool = True
@@ -364,7 +364,7 @@ class OneSessionView(Struct, rename="camel", omit_defaults=True):
     generation_job: JobView | None = None
 
 
-class JobsQuery(Struct):
+class JobsQuery(Struct, frozen=True):
     """Which jobs to list. `since` is an epoch in milliseconds."""
 
     status: JobStatus | None = None
@@ -374,7 +374,7 @@ class JobsQuery(Struct):
     offset: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
 
 
-class JobQuery(Struct):
+class JobQuery(Struct, frozen=True):
     """`include=payload` shows an administrator what the job is about."""
 
     include: Literal["payload"] | None = None
