@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from importlib.resources import files
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 AGENT = "claude-code"
 RECORDING = "hooks.jsonl"
-QUESTIONS = ("why Decimal and not float", "half a cent lost in rounding", "--since compares text")
+QUESTIONS = ("why did the bank say a cent more", "is 1.204 an amount", "dataclass or NamedTuple")
 PROMPT = "UserPromptSubmit"
 PRIVATE_WORD = "9042-EXAMPLE"
 """Stands in a `<private>` block of the first prompt."""
@@ -38,6 +40,7 @@ PRIVATE_WORD = "9042-EXAMPLE"
 HITS = 3
 MOST_NOTES = 1000
 MOST_FILES = 3
+LONGEST_NARRATIVE = 300
 TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
 
@@ -106,13 +109,25 @@ def demo() -> None:
             _show_observations(console, _observations(home, scope), prompts)
             _show_answers(console, api, scope)
             _show_secret_is_gone(console, home)
+    command = _command()
     console.print(
         "\n[bold]To start for real:[/bold]\n"
-        "  onlooker serve                                    the server, in the foreground\n"
-        "  onlooker import transcript ~/.claude/projects     what your agents did before\n"
-        "  onlooker search WORDS                             what was learned\n"
-        "docs/getting-started.md shows how to connect an agent. This demo's server is stopped and its data is gone."
+        f"  {command} serve                                  the server, in the foreground\n"
+        f"  {command} import transcript ~/.claude/projects   what your agents did before\n"
+        f"  {command} search WORDS                           what was learned\n"
+        "docs/getting-started.md shows how to connect an agent. This demo's server is stopped and its data is gone.",
+        soft_wrap=True,
     )
+
+
+def _command() -> str:
+    """How the person who watches can call this command."""
+    called = Path(sys.argv[0])
+    if called.name != "onlooker":
+        return "python -m onlooker"
+    if shutil.which("onlooker") == str(called):
+        return "onlooker"
+    return os.path.relpath(called)
 
 
 def _recording() -> list[bytes]:
@@ -215,7 +230,7 @@ def _observations(home: Path, scope: Scope) -> list[dict[str, Any]]:
     return asyncio.run(read())
 
 
-def _show_notes(console: "Console", notes: Sequence[Mapping[str, Any]]) -> None:
+def _show_notes(console: "Console", notes: Sequence[Mapping[str, Any]], *, in_full: bool = False) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -229,7 +244,10 @@ def _show_notes(console: "Console", notes: Sequence[Mapping[str, Any]]) -> None:
         about = note["metadata"]
         names = list(dict.fromkeys(Path(file).name for file in (*about["files_modified"], *about["files_read"])))
         files = ", ".join(names[:MOST_FILES]) + (f" + {len(names) - MOST_FILES}" if len(names) > MOST_FILES else "")
-        table.add_row("", at, note["kind"], escape(about["title"]), escape(files))
+        title = escape(about["title"])
+        if in_full and about["narrative"]:
+            title += f"\n[dim]{escape(shorten(about['narrative'], LONGEST_NARRATIVE, placeholder=' …'))}[/dim]"
+        table.add_row("", at, note["kind"], title, escape(files))
     console.print(table)
 
 
@@ -241,7 +259,7 @@ def _show_answers(console: "Console", api: Api, scope: Scope) -> None:
     for question in QUESTIONS:
         console.print(f'\n   [bold cyan]onlooker search "{escape(question)}"[/bold cyan]')
         asked = {"projectId": scope.project_id, "query": question, "limit": HITS}
-        _show_notes(console, api.ask("POST", "/v1/search", asked)["observations"])
+        _show_notes(console, api.ask("POST", "/v1/search", asked)["observations"], in_full=True)
 
 
 def _show_secret_is_gone(console: "Console", home: Path) -> None:

@@ -1,6 +1,8 @@
 """`onlooker search`."""
 
+import sys
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from onlooker.domain.models import Hit
 
 MOST = 100
+LONGEST_NARRATIVE = 300
 
 
 @click.command(epilog='Example: onlooker search --kind bugfix --file money.py "rounding of half cents"')
@@ -75,12 +78,20 @@ def show_hits(hits: Sequence["Hit"], project_names: dict[str, str]) -> None:
                 local_time(hit.observation.occurred_at),
                 project_names.get(hit.observation.project_id, ""),
                 str(hit.observation.kind),
-                hit.observation.title,
+                _what(hit),
                 ", ".join(_files(hit)),
             )
             for hit in hits
         ],
     )
+
+
+def _what(hit: "Hit") -> str:
+    """The title, and on a terminal what stands below it."""
+    note = hit.observation
+    if not sys.stdout.isatty() or not note.narrative:
+        return note.title
+    return f"{note.title}\n{shorten(note.narrative, LONGEST_NARRATIVE, placeholder=' …')}"
 
 
 def _files(hit: "Hit") -> list[str]:
