@@ -26,6 +26,9 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 10.0
 """A call that the database has not answered by then raises `QueueUnavailable`."""
 
+TRY_TIMEOUT_S = 4.0
+"""After which a transaction is given up and its outcome looked up: an answer was lost where the connection was not."""
+
 LARGEST_UNIT = 500
 """Rows of one unit: on Postgres each lane of it is a lock, and the table of locks is finite."""
 
@@ -33,7 +36,7 @@ QUICK_FAILURE_S = 1.0
 """What fails sooner was a dead connection, and is tried once more."""
 
 RETRY_EVERY_S = 0.1
-"""How often a commit that was not answered is looked up, until the call's time is over."""
+"""Between attempts to learn whether a commit that was not answered was made, until the call's time is over."""
 
 NOTICE_EVERY_S = 0.005
 """Notices of Postgres make commits wait for each other, so a process sends no more than this."""
@@ -282,33 +285,33 @@ class Calls:
         return unit
 
     async def _transact(self, unit: Unit) -> Outcome:
-        """Run a unit. One whose commit was not answered is looked up before it is run again."""
+        """Run a unit. Where it may have been committed without an answer, that is looked up before it is run again."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + CALL_TIMEOUT_S
         made: list[Outcome] = []
-        doubtful: list[Outcome] = []
-        was_retried = False
 
         def work(conn: Connection) -> Outcome:
-            if doubtful and landed(conn, unit, doubtful[0]):
-                return doubtful[0]
+            if made and landed(conn, unit, made[0]):
+                return made[0]
             made[:] = [perform(conn, unit)]
             return made[0]
 
+        was_retried = False
         while True:
             began_at = loop.time()
             try:
-                async with asyncio.timeout_at(give_up_at):
+                async with asyncio.timeout_at(min(give_up_at, began_at + TRY_TIMEOUT_S)):
                     return await self._database.tx(work, durable=False)
             except TimeoutError as error:
-                raise StorageUnavailable(f"no answer within {CALL_TIMEOUT_S:.0f} s") from error
+                failure = StorageUnavailable(f"no answer within {CALL_TIMEOUT_S:.0f} s", outcome_unknown=True)
+                failure.__cause__ = error
             except StorageUnavailable as error:
-                if error.outcome_unknown:
-                    doubtful = made[:]
-                if (was_retried and not doubtful) or loop.time() - began_at > QUICK_FAILURE_S:
-                    raise
-            if was_retried:
-                await asyncio.sleep(RETRY_EVERY_S)
+                failure = error
+            now = loop.time()
+            is_worth_it = failure.outcome_unknown or (not was_retried and now - began_at < QUICK_FAILURE_S)
+            if not is_worth_it or now + RETRY_EVERY_S >= give_up_at:
+                raise failure
+            await asyncio.sleep(RETRY_EVERY_S if was_retried else 0)
             was_retried = True
 
     def _note(self, unit: Unit, outcome: Outcome) -> None:

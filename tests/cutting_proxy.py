@@ -1,0 +1,98 @@
+"""A proxy before a server that loses an answer at the worst moment."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from servers import LOOPBACK
+
+Cut = Literal["before", "after", "silence"]
+COMMIT = b"COMMIT"
+
+
+class CuttingProxy:
+    """Passes on what both sides say until it is told to `cut`, then does that at the next commit of any connection.
+
+    `before`: the commit never reaches the server. `after`: it does, and the answer reaches nobody. In
+    both cases the connection is lost. `silence`: as `after`, and the connection stays open.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._orders: list[Cut] = []
+        self._throw: Callable[[], Cut | None] = lambda: None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.cuts = 0
+
+    def cut(self, how: Cut) -> None:
+        self._orders.append(how)
+
+    def cut_sometimes(self, throw: Callable[[], Cut | None]) -> None:
+        """Ask what to do at each commit."""
+        self._throw = throw
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        back = asyncio.create_task(self._pass_back(server_reader, writer))
+        try:
+            while data := await reader.read(1 << 16):
+                how = self._order_for(data)
+                if how == "before":
+                    break
+                if how is not None:
+                    back.cancel()
+                    await asyncio.wait({back})
+                server_writer.write(data)
+                await server_writer.drain()
+                if how is not None:
+                    await server_reader.read(1 << 16)
+                if how == "after":
+                    break
+                if how == "silence":
+                    await reader.read()
+        finally:
+            back.cancel()
+            await asyncio.wait({back})
+            for one in (writer, server_writer):
+                one.close()
+                with contextlib.suppress(OSError):
+                    await one.wait_closed()
+            self._tasks.discard(task)
+
+    def _order_for(self, data: bytes) -> Cut | None:
+        if COMMIT not in data:
+            return None
+        how = self._orders.pop(0) if self._orders else self._throw()
+        self.cuts += how is not None
+        return how
+
+    @staticmethod
+    async def _pass_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+@asynccontextmanager
+async def cutting_proxy(host: str, port: int) -> AsyncIterator[CuttingProxy]:
+    """A proxy on a free port of this machine."""
+    proxy = CuttingProxy(host, port)
+    server = await asyncio.start_server(proxy.serve, LOOPBACK, 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield proxy
+        server.close()
+        await proxy.close()
