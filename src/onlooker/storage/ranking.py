@@ -16,11 +16,17 @@ NEIGHBOUR_SHARE = 0.3
 NEIGHBOURS = 2
 """How much of its best neighbour's score a note gains, and how many on each side are its neighbours."""
 
-MOST_RANKED = 20_000
-"""Notes that a database ranks for one question. More matches than this are cut to the newest."""
+MOST_RANKED = 10_000
+"""Notes that a database ranks for one question by its rarer terms."""
+
+MOST_NEWEST = 2_000
+"""Of the notes that have only common terms the newest are ranked: such a term tells less than its date."""
 
 MOST_CANDIDATES = 300
-"""Of these, the notes that are scored exactly, with their neighbours."""
+"""Of these, the notes that are scored exactly."""
+
+MOST_LOOKED_BESIDE = 150
+"""Of these, the best by their own score, whose neighbours are looked up too."""
 
 MOST_TERMS = 32
 """Of a long question the rarest terms are asked for."""
@@ -28,7 +34,7 @@ MOST_TERMS = 32
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which notes a database looks up: those with any of the terms; with `newest` no more than `MOST_RANKED`."""
+    """Which notes a database looks up: those with any of the terms; with `newest` the last `MOST_NEWEST` of them."""
 
     terms: tuple[str, ...]
     newest: bool = False
@@ -36,13 +42,12 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A note to be scored: how often each of the question's terms is in it, how long it is, who stands beside it."""
+    """A note to be scored: how often each of the question's terms is in it, and how long it is."""
 
     number: int
     observation_id: str
     length: int
     counts: Mapping[str, int]
-    neighbours: tuple[int, ...] = ()
 
 
 def weigh_terms(frequencies: Mapping[str, int], notes: int) -> dict[str, float]:
@@ -74,22 +79,23 @@ def choose_matches(terms: Iterable[str], frequencies: Mapping[str, int], most: i
     return matches
 
 
-def score(
-    candidates: Sequence[Candidate], neighbours: Sequence[Candidate], weights: Mapping[str, float]
-) -> list[float]:
-    """The score of each candidate. `neighbours` are those of their neighbours that are no candidates themselves.
+def score(candidates: Sequence[Candidate], weights: Mapping[str, float]) -> dict[int, float]:
+    """Each candidate's own score, by its number.
 
     The average length is the candidates' own: it needs no statistics and measured the same as the project's.
     """
-    if not candidates:
-        return []
-    average = max(sum(candidate.length for candidate in candidates) / len(candidates), 1)
-    own = {note.number: _bm25(note, weights, average) for note in (*candidates, *neighbours)}
-    return [
-        own[candidate.number]
-        + NEIGHBOUR_SHARE * max((own.get(number, 0.0) for number in candidate.neighbours), default=0.0)
-        for candidate in candidates
-    ]
+    average = max(sum(candidate.length for candidate in candidates) / max(len(candidates), 1), 1)
+    return {note.number: _bm25(note, weights, average) for note in candidates}
+
+
+def best_of(candidates: Sequence[Candidate], scores: Mapping[int, float]) -> list[Candidate]:
+    """Those whose neighbours are worth a look, best first; of equals the newest."""
+    return sorted(candidates, key=lambda note: (-scores[note.number], -note.number))[:MOST_LOOKED_BESIDE]
+
+
+def with_neighbours(number: int, beside: Iterable[int], scores: Mapping[int, float]) -> float:
+    """A note's score with its share of the best score beside it."""
+    return scores[number] + NEIGHBOUR_SHARE * max((scores.get(near, 0.0) for near in beside), default=0.0)
 
 
 def _bm25(note: Candidate, weights: Mapping[str, float], average_length: float) -> float:

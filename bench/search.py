@@ -1,0 +1,135 @@
+"""How fast search is at many notes, by how common the word is.
+
+    python bench/search.py [--notes 100000] [--postgres]
+
+The notes are made here: about 90 words each of a skewed vocabulary, one word in a quarter of them, one in 3 % and one
+in 0.02 %. They go in through the real storage code. Prints the time to index a note and each search's p50 and p95.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from observed import new_scope
+from onlooker.domain.models import Draft, NewObservation, NewSession, ObservationKind, Scope, SearchFilter
+from onlooker.host import new_id
+from onlooker.storage import observations, schema, search, sessions
+from onlooker.storage.database import Connection, Database, open_database
+from servers import postgres_server
+
+MARKED = (("common", 0.25, "25 %"), ("scarce", 0.028, "2.8 %"), ("seldom", 0.0002, "0.02 %"))
+SYLLABLES = (
+    "ba",
+    "co",
+    "di",
+    "fu",
+    "ge",
+    "hi",
+    "jo",
+    "ka",
+    "lu",
+    "me",
+    "ni",
+    "po",
+    "qua",
+    "re",
+    "si",
+    "tu",
+    "ve",
+    "xo",
+)
+WORDS = 30_000
+WORDS_A_NOTE = 90
+NOTES_A_SESSION = 50
+AT_ONCE = 500
+ROUNDS = 30
+
+
+def texts(count: int) -> Iterator[str]:
+    """Notes of a skewed vocabulary: the n-th word is as frequent as 1/n, as words are."""
+    chance = random.Random(7)  # noqa: S311 - the same notes in every run
+    words = ["".join(chance.choices(SYLLABLES, k=3)) + str(n % 97) for n in range(WORDS)]
+    weights = [1 / (n + 20) for n in range(WORDS)]
+    pool = chance.choices(words, weights, k=2_000_000)
+    for _ in range(count):
+        start = chance.randrange(len(pool) - WORDS_A_NOTE)
+        marks = [word for word, share, _ in MARKED if chance.random() < share]
+        yield " ".join([*pool[start : start + WORDS_A_NOTE], *marks])
+
+
+async def fill(database: Database, scope: Scope, count: int) -> float:
+    """Store the notes; seconds it took."""
+    started = time.perf_counter()
+    session_id, portion = "", list[NewObservation]()
+    for number, text in enumerate(texts(count)):
+        if number % NOTES_A_SESSION == 0:
+            new = NewSession(new_id(), content_session_id=f"s{number}", started_at=1)
+            session_id = (await database.tx(lambda conn, new=new: sessions.open_session(conn, scope, new, 1)))[0].id
+        note_id, draft = new_id(), Draft(ObservationKind.CHANGE, text[:60], narrative=text)
+        portion.append(NewObservation(note_id, draft, note_id, 1_790_000_000_000 + number, number, text, session_id))
+        if len(portion) == AT_ONCE or number == count - 1:
+            done, portion = portion, []
+            await database.tx(lambda conn, done=done: observations.store_observations(conn, scope, done, 1))
+    return time.perf_counter() - started
+
+
+async def time_searches(database: Database, scope: Scope, query: str) -> list[float]:
+    """Milliseconds of each round, the notes read as a caller gets them."""
+
+    def work(conn: Connection) -> int:
+        found = search.search(conn, scope, query, SearchFilter(), limit=20)
+        return len(observations.observations_by_ids(conn, scope, [note_id for note_id, _ in found]))
+
+    took = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        await database.read(work)
+        took.append((time.perf_counter() - started) * 1000)
+    return sorted(took)
+
+
+async def measure(url: str, count: int) -> None:
+    """Fill one database and time the searches on it."""
+    async with open_database(url) as database:
+        await schema.prepare(database)
+        scope = await new_scope(database)
+        seconds = await fill(database, scope, count)
+        print(
+            f"{database.name}: {count} notes stored and indexed in {seconds:.0f} s, {seconds / count * 1e6:.0f} us a note"
+        )
+        if database.name == "postgresql":
+            await database.tx(lambda conn: conn.exec_driver_sql("ANALYZE"))
+        both = " ".join(word for word, _, _ in MARKED)
+        for query, label in (*((word, label) for word, _, label in MARKED), (both, "all three")):
+            took = await time_searches(database, scope, query)
+            print(
+                f"  in {label:10} p50 {statistics.median(took):7.1f} ms   p95 {took[int(ROUNDS * 0.95)]:7.1f} ms",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Measure on SQLite, or on a Postgres started for it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--notes", type=int, default=100_000)
+    parser.add_argument("--postgres", action="store_true")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        if options.postgres:
+            url = stack.enter_context(postgres_server(durable=True)).url
+        else:
+            url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/search.db"
+        asyncio.run(measure(url, options.notes))
+
+
+if __name__ == "__main__":
+    main()
