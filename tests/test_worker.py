@@ -382,3 +382,18 @@ async def test_completion_and_observations_are_one_transaction(database: Databas
     assert (await read(database, job)).status is JobStatus.FAILED
     count = await database.read(lambda conn: conn.execute(select(func.count()).select_from(observations)).scalar_one())
     assert count == 0
+
+
+async def test_what_an_answer_repeats_of_a_secret_is_not_stored(database: Database) -> None:
+    (job,) = await session_with_jobs(database, 1)
+    secret = "ghp_" + "a1B2" * 9
+
+    async def repeat(_request: GenerationRequest) -> GenerationAnswer:
+        return GenerationAnswer((Draft(ObservationKind.CHANGE, f"uses {secret}", facts=(f"token {secret}", "a\x00b")),))
+
+    async with rig(database, TestProvider(repeat)) as it:
+        await it.outbox.publish([job])
+        await it.finish(job)
+    assert (await read(database, job)).status is JobStatus.COMPLETED
+    content = await database.read(lambda conn: conn.execute(select(observations.c.content)).scalar_one())
+    assert content == "uses [redacted:github-token]\n\n- token [redacted:github-token]\n- a\ufffdb"

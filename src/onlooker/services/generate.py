@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
@@ -18,6 +18,7 @@ from onlooker.domain import keys
 from onlooker.domain.errors import Busy, ClaimLost, Exhausted, ProviderError, StorageUnavailable
 from onlooker.domain.jobs import LEASE_MS, JobKind, JobStatus, retry_delay_ms
 from onlooker.domain.models import Draft, Event, Job, NewObservation, NewSource, Scope
+from onlooker.domain.payloads import prepare
 from onlooker.providers.contract import GenerationAnswer, GenerationRequest, Provider
 from onlooker.storage import accounts, events, jobs, observations
 from onlooker.storage.database import Connection, Database
@@ -28,6 +29,7 @@ CALL_DEADLINE_S = 120.0
 """One deadline bounds a call and the reading of its answer (R11)."""
 
 STORE_AGAIN_S = 0.5
+DRAFT_TEXTS = ("title", "subtitle", "narrative", "facts", "concepts", "files_read", "files_modified")
 
 log = structlog.get_logger(__name__)
 
@@ -177,7 +179,8 @@ class Generate:
         head = taken.head
         scope = Scope(head.team_id, head.project_id)
         now = self._now_ms()
-        notes = [self._note(taken, given, draft, answer, n, now) for n, draft in enumerate(answer.drafts)]
+        drafts = [scrubbed(draft) for draft in answer.drafts]
+        notes = [self._note(taken, given, draft, answer, n, now) for n, draft in enumerate(drafts)]
 
         def work(conn: Connection) -> None:
             jobs.lock(conn, head)
@@ -248,6 +251,13 @@ class Generate:
             platform_source=given.platform_source,
             sources=sources_of(head, chosen),
         )
+
+
+def scrubbed(draft: Draft) -> Draft:
+    """A draft as it may be stored: what a model repeats of secrets and private parts goes, as it does on the way in."""
+    given = {name: getattr(draft, name) for name in DRAFT_TEXTS}
+    stored = prepare({name: list(text) if isinstance(text, tuple) else text for name, text in given.items()}).value
+    return replace(draft, **{name: tuple(text) if isinstance(text, list) else text for name, text in stored.items()})
 
 
 def load_input(conn: Connection, taken: Taken) -> Input:
