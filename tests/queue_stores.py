@@ -7,8 +7,7 @@ processes how to open one (`spec`), and it can let time pass without waiting.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from sqlalchemy import delete, func, select, update
 
@@ -48,20 +47,21 @@ class Store(ABC):
 
 
 class SqlStore(Store):
-    """A migrated database."""
+    """A migrated database. With `shared`, its engines use one pool of connections, which makes opening one cheap."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, shared: bool = False) -> None:
         self.url = url
         self.spec = json.dumps({"engine": "sql", "url": url})
+        self._shared = shared
         self._database: Database | None = None
-        self._leaving: Any = None
+        self._stack = AsyncExitStack()
 
     @asynccontextmanager
     async def engine(
         self, *, lease_ms: int = LEASE_MS, retention_ms: int = RETENTION_MS, look_ms: int = 2_000
     ) -> AsyncIterator[SqlQueue]:
-        async with open_database(self.url) as database:
-            await schema.prepare(database)
+        async with AsyncExitStack() as stack:
+            database = await (self.database() if self._shared else self._open(stack))
             queue = SqlQueue(
                 database,
                 identity=ProcessIdentity.of_this_process(),
@@ -77,9 +77,13 @@ class SqlStore(Store):
     async def database(self) -> Database:
         """A database beside those of the engines."""
         if self._database is None:
-            self._leaving = open_database(self.url)
-            self._database = await self._leaving.__aenter__()
+            self._database = await self._open(self._stack)
         return self._database
+
+    async def _open(self, stack: AsyncExitStack) -> Database:
+        database = await stack.enter_async_context(open_database(self.url))
+        await schema.prepare(database)
+        return database
 
     async def pass_time(self, ms: int) -> None:
         def shift(conn: Connection) -> None:
@@ -104,9 +108,8 @@ class SqlStore(Store):
         )
 
     async def close(self) -> None:
-        if self._leaving is not None:
-            await self._leaving.__aexit__(None, None, None)
-            self._leaving = self._database = None
+        await self._stack.aclose()
+        self._database = None
 
 
 def open_store(spec: str) -> Store:

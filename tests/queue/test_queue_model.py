@@ -60,7 +60,7 @@ class Rig:
 
 @pytest.fixture
 def rig(database_url: str) -> Iterator[Rig]:
-    rig = Rig(SqlStore(database_url))
+    rig = Rig(SqlStore(database_url, shared=True))
     yield rig
     rig.close()
 
@@ -208,8 +208,7 @@ class QueueMachine(RuleBasedStateMachine):
         return tuple(await asyncio.gather(*(engine.peek(lane) for lane in LANES), engine.depth()))
 
 
-def test_an_engine_does_what_the_model_does(rig: Rig) -> None:
+def test_an_engine_does_what_the_model_does(rig: Rig, database_url: str) -> None:
     machine = type("Machine", (QueueMachine,), {"rig": rig})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=settings.default.max_examples // 2, stateful_step_count=30)
-    )
+    runs = 120 if database_url.startswith("sqlite") else 40
+    run_state_machine_as_test(machine, settings=settings(settings(), max_examples=runs, stateful_step_count=30))
