@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -257,7 +257,8 @@ def scrubbed(draft: Draft) -> Draft:
     """A draft as it may be stored: what a model repeats of secrets and private parts goes, as it does on the way in."""
     given = {name: getattr(draft, name) for name in DRAFT_TEXTS}
     stored = prepare({name: list(text) if isinstance(text, tuple) else text for name, text in given.items()}).value
-    return replace(draft, **{name: tuple(text) if isinstance(text, list) else text for name, text in stored.items()})
+    fields: dict[str, Any] = {name: tuple(text) if isinstance(text, list) else text for name, text in stored.items()}
+    return replace(draft, **fields)
 
 
 def load_input(conn: Connection, taken: Taken) -> Input:

@@ -1,0 +1,178 @@
+"""Search through the real index, on both databases."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from observed import new_scope
+from onlooker.domain.models import Draft, NewObservation, NewSession, ObservationKind, Scope, SearchFilter
+from onlooker.host import new_id
+from onlooker.storage import observations, search, search_index, sessions
+from onlooker.storage.database import Connection, Database
+
+EVERYTHING = SearchFilter()
+
+
+def a_note(
+    text: str, *, at: int = 1_790_000_000_000, kind: ObservationKind = ObservationKind.CHANGE, **given: str
+) -> NewObservation:
+    note_id = new_id()
+    draft = Draft(kind, text, files_modified=(given["file"],) if "file" in given else ())
+    return NewObservation(
+        note_id, draft, note_id, at, at, draft.content,
+        session_id=given.get("session"), platform_source=given.get("platform"),
+    )  # fmt: skip
+
+
+async def store(database: Database, scope: Scope, *notes: NewObservation) -> None:
+    await database.tx(lambda conn: observations.store_observations(conn, scope, notes, 1))
+
+
+async def find(
+    database: Database, scope: Scope, query: str, wanted: SearchFilter = EVERYTHING, *, limit: int = 10
+) -> list[str]:
+    """The titles of what is found, best first."""
+
+    def work(conn: Connection) -> list[str]:
+        ids = [note_id for note_id, _ in search.search(conn, scope, query, wanted, limit=limit)]
+        return [note.title for note in observations.observations_by_ids(conn, scope, ids)]
+
+    return await database.read(work)
+
+
+async def test_any_word_of_the_question_finds_and_more_words_rank_higher(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, a_note("cache cleared"), a_note("cache of tokens refreshed"), a_note("unrelated"))
+    assert await find(database, scope, "why was the token cache refreshed?") == [
+        "cache of tokens refreshed", "cache cleared",
+    ]  # fmt: skip
+
+
+async def test_a_rare_word_weighs_more_than_a_common_one(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, *(a_note(f"test number {n}") for n in range(50)), a_note("deadlock seen"))
+    assert (await find(database, scope, "test deadlock"))[0] == "deadlock seen"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["don't use agents", "Downloads/transcripts", "multi-agent", "ubuntu 20.04", "foo::bar", '"', "NOT", "*", "",
+     "a OR b", "x' OR '1'='1", "NEAR(", "col:term", "^start", "\\", "'; DROP TABLE x", "x" * 10_000, "\ud800", "日"],
+)  # fmt: skip
+async def test_no_query_is_an_error(database: Database, query: str) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, a_note("a multi-agent run in Downloads/transcripts on ubuntu 20.04 使日本"))
+    assert isinstance(await find(database, scope, query), list)
+
+
+async def test_filters_narrow_what_may_be_found(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(
+        database,
+        scope,
+        a_note("cache one", at=1_000, kind=ObservationKind.BUGFIX, file="src/a/cache.py", platform="codex"),
+        a_note("cache two", at=2_000, kind=ObservationKind.DECISION, file="src/b/cache.py", platform="cursor"),
+    )
+    for wanted, expected in (
+        (SearchFilter(kinds=frozenset({ObservationKind.BUGFIX})), ["cache one"]),
+        (SearchFilter(platform_source="cursor"), ["cache two"]),
+        (SearchFilter(file="a/cache.py"), ["cache one"]),
+        (SearchFilter(file="che.py"), []),
+        (SearchFilter(since=1_500), ["cache two"]),
+        (SearchFilter(until=1_500), ["cache one"]),
+    ):
+        assert await find(database, scope, "cache", wanted) == expected, wanted
+
+
+async def test_another_tenants_notes_are_neither_found_nor_counted(database: Database) -> None:
+    mine, theirs = await new_scope(database), await new_scope(database)
+    await store(database, theirs, *(a_note(f"secret plan {n}") for n in range(30)))
+    await store(database, mine, a_note("secret of mine"))
+    assert await find(database, mine, "secret plan") == ["secret of mine"]
+    stolen = Scope(mine.team_id, theirs.project_id)
+    assert await find(database, stolen, "secret plan") == []
+
+
+async def test_a_note_is_found_by_its_date(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, a_note("moved house", at=1_684_454_400_000), a_note("sold car", at=1_600_000_000_000))
+    assert await find(database, scope, "what happened in May 2023?") == ["moved house"]
+
+
+async def test_what_stands_beside_a_good_note_ranks_before_an_equal_one(database: Database) -> None:
+    scope = await new_scope(database)
+    ids = []
+    for name in ("one", "two"):
+        new = NewSession(new_id(), content_session_id=name, started_at=1)
+        ids.append(await open_session(database, scope, new))
+    await store(
+        database, scope, a_note("cache warmed later", session=ids[0]), a_note("deadlock in cache", session=ids[0])
+    )
+    await store(database, scope, a_note("cache warmed early", session=ids[1]), a_note("lunch", session=ids[1]))
+    assert await find(database, scope, "deadlock cache") == [
+        "deadlock in cache", "cache warmed later", "cache warmed early",
+    ]  # fmt: skip
+
+
+async def open_session(database: Database, scope: Scope, new: NewSession) -> str:
+    return (await database.tx(lambda conn: sessions.open_session(conn, scope, new, 1)))[0].id
+
+
+async def test_a_deleted_note_is_not_found_and_not_counted(database: Database) -> None:
+    scope = await new_scope(database)
+    gone, stays = a_note("cache gone"), a_note("cache stays")
+    await store(database, scope, gone, stays)
+    await database.tx(lambda conn: observations.delete_observation(conn, scope, gone.id))
+    assert await find(database, scope, "cache") == ["cache stays"]
+    assert await counted(database, scope, "cach") == 1
+
+
+async def counted(database: Database, scope: Scope, term: str) -> int:
+    """In how many notes the index says that a term is."""
+
+    def work(conn: Connection) -> int:
+        project = search_index.find_project(conn, scope)
+        assert project is not None
+        name = search_index.in_project(project[0], term)
+        return search_index.count_notes_with(conn, scope, [name])[0].get(name, 0)
+
+    return await database.read(work)
+
+
+async def test_counts_stay_true_while_notes_come_and_go_by_the_hundred(database: Database) -> None:
+    scope = await new_scope(database)
+    notes = [a_note(f"cache note {n}") for n in range(700)]
+    for start in range(0, len(notes), 70):
+        await store(database, scope, *notes[start : start + 70])
+    assert await counted(database, scope, "cach") == 700
+    await remove(database, scope, [note.id for note in notes[:150]])
+    assert await counted(database, scope, "cach") == 550
+    assert await notes_in_index(database, scope) == 550
+
+
+async def remove(database: Database, scope: Scope, ids: Sequence[str]) -> None:
+    await database.tx(lambda conn: search.remove_observations(conn, scope, ids))
+
+
+async def notes_in_index(database: Database, scope: Scope) -> int:
+    def work(conn: Connection) -> int:
+        project = search_index.find_project(conn, scope)
+        assert project is not None
+        return project[1] + search_index.count_notes_with(conn, scope, ["x"])[1]
+
+    return await database.read(work)
+
+
+async def test_how_often_a_word_is_in_a_note_is_known_exactly(database: Database) -> None:
+    scope = await new_scope(database)
+    times = [1, 2, 3, 7, 20, 100]
+    await store(database, scope, *(a_note(" ".join(["cache"] * n)) for n in times))
+
+    def work(conn: Connection) -> list[int]:
+        project = search_index.find_project(conn, scope)
+        assert project is not None
+        term = search_index.in_project(project[0], "cach")
+        counts = search_index.count_terms_in(conn, scope, range(1, 100), [term])
+        return sorted(of_note[term] for of_note in counts.values())
+
+    assert await database.read(work) == times
