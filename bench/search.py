@@ -104,7 +104,8 @@ async def measure(url: str, count: int) -> None:
         scope = await new_scope(database)
         seconds = await fill(database, scope, count)
         print(
-            f"{database.name}: {count} notes stored and indexed in {seconds:.0f} s, {seconds / count * 1e6:.0f} us a note"
+            f"{database.name}: {count} notes stored and indexed in {seconds:.0f} s, "
+            f"{seconds / count * 1e6:.0f} us a note"
         )
         if database.name == "postgresql":
             await database.tx(lambda conn: conn.exec_driver_sql("ANALYZE"))

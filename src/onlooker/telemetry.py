@@ -1,4 +1,4 @@
-"""Logging set-up and metric names. Logs carry ids, counts and reasons, and never a user's content."""
+"""Logging set-up. Logs carry ids, counts and reasons, and never a user's content."""
 
 import logging
 import sys
@@ -7,7 +7,6 @@ from traceback import extract_tb
 from typing import TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 def set_up_logging(level: str, *, stream: TextIO = sys.stderr) -> None:
@@ -30,15 +29,3 @@ def set_up_logging(level: str, *, stream: TextIO = sys.stderr) -> None:
 def place_of(error: BaseException) -> list[str]:
     """Where an exception was raised, outermost first, without its message: that may quote what a user wrote."""
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)]
-
-
-class Metrics:
-    """The counters of one process, in a registry of their own so that tests can have many."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.events = Counter("onlooker_events", "Events stored", ("duplicate",), registry=self.registry)
-        self.jobs = Counter("onlooker_jobs", "Job runs by outcome", ("outcome",), registry=self.registry)
-        self.observations = Counter("onlooker_observations", "Observations stored", registry=self.registry)
-        self.call_s = Histogram("onlooker_provider_call_seconds", "Time of a provider's call", registry=self.registry)
-        self.waiting = Gauge("onlooker_waiting_events", "Events that wait for the database", registry=self.registry)
