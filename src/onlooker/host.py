@@ -4,6 +4,7 @@ Everything here asks the operating system; code that must be pure takes these as
 """
 
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -36,14 +37,16 @@ class _Ids:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = (0, 0)
+        # Ids are names and no secrets: a generator of this process' own costs no system call for each.
+        self._random = random.Random(secrets.randbits(256))  # noqa: S311 - see above
 
     def __call__(self) -> str:
         with self._lock:
-            ms, random = now_ms(), secrets.randbits(RANDOM_BITS - 1)
+            ms, bits = now_ms(), self._random.getrandbits(RANDOM_BITS - 1)
             if ms <= self._last[0]:
-                ms, random = self._last[0], self._last[1] + 1 + secrets.randbits(32)
-            self._last = ms, random
-        return uuid7(ms, random)
+                ms, bits = self._last[0], self._last[1] + 1 + self._random.getrandbits(32)
+            self._last = ms, bits
+        return uuid7(ms, bits)
 
 
 new_id = _Ids()
