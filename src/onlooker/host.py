@@ -67,7 +67,7 @@ def boot_id() -> str:
 def host_name() -> str:
     """The name of the space that this process' pid means something in: host, and pid namespace where there is one."""
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         namespace = ""
     return socket.gethostname() + namespace.removeprefix("pid:")
