@@ -144,7 +144,7 @@ def test_what_a_database_refuses_is_in_no_observation() -> None:
     ],
 )
 def test_the_largest_payload_takes_no_more_than_a_moment(event: Event) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     notes = notes_of(event)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     assert all(is_within_bounds(note, 1) for note in notes)
