@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from onlooker.domain.errors import ClaimLost, QueueUnavailable
+from onlooker.domain.errors import ClaimLost, InvalidInput, QueueUnavailable
 from onlooker.queue.contract import LEASE_MS, RETENTION_MS, Claim, KindDepth, Lane, Message, Pending, QueueEngine
 from queue_stores import OpenEngine, Store
 from waiting import wait_until
@@ -202,6 +202,21 @@ async def test_what_waits_or_is_claimed_is_never_replaced(queue: QueueEngine) ->
     assert await queue.pending(LANE) == 2
     assert await queue.confirm(claim)
     assert await served(queue) == ["2"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
+async def test_what_no_store_can_keep_is_refused(queue: QueueEngine, name: str) -> None:
+    for refused in (
+        Message(name, "event"),
+        Message("1", name),
+        Message("1", "event", name),
+        Message("1", "event", None, name),
+    ):
+        with pytest.raises(InvalidInput):
+            await queue.enqueue(LANE, refused)
+        with pytest.raises(InvalidInput):
+            await queue.enqueue_many([(LANE, message(1)), (LANE, refused)])
+    assert await queue.pending(LANE) == 0
 
 
 # 3

@@ -210,5 +210,5 @@ class QueueMachine(RuleBasedStateMachine):
 
 def test_an_engine_does_what_the_model_does(rig: Rig, database_url: str) -> None:
     machine = type("Machine", (QueueMachine,), {"rig": rig})
-    runs = 120 if database_url.startswith("sqlite") else 40
+    runs = 80 if database_url.startswith("sqlite") else 25
     run_state_machine_as_test(machine, settings=settings(settings(), max_examples=runs, stateful_step_count=30))

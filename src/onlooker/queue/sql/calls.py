@@ -16,7 +16,19 @@ from typing import Any, TypeVar
 from onlooker.domain.errors import QueueUnavailable, StorageUnavailable
 from onlooker.queue.contract import Claim, Lane
 from onlooker.queue.sql.statements import CHANNEL
-from onlooker.queue.sql.unit import Finish, Held, Outcome, Put, Release, Unit, Want, landed, perform
+from onlooker.queue.sql.unit import (
+    SHORTEST_WAIT_MS,
+    Finish,
+    Held,
+    Outcome,
+    Put,
+    Release,
+    Unit,
+    Want,
+    glance,
+    landed,
+    perform,
+)
 from onlooker.storage.changes import watch_changes
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.dialect import POSTGRES
@@ -113,7 +125,9 @@ class Calls:
         self._calls: deque[_Call] = deque()
         self._waiters: dict[_Waiter, None] = {}
         self._runner: asyncio.Task[None] | None = None
-        self._changes = watch_changes(database, CHANNEL, own=holder, on_change=self.wake)
+        self._changes = watch_changes(database, CHANNEL, own=holder, on_change=self._hear)
+        self._looking: asyncio.Task[None] | None = None
+        self._heard_more = False
         self._woken = False
         self._look_at = 0.0
         self._alarm: asyncio.TimerHandle | None = None
@@ -151,13 +165,41 @@ class Calls:
             self._woken = True
             self._run_soon()
 
+    def _hear(self) -> None:
+        """Another process changed something, perhaps in the queue."""
+        if self._database.name == POSTGRES:
+            self.wake()
+        elif self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look_first(), name="onlooker-queue-look")
+        else:
+            self._heard_more = True
+
+    async def _look_first(self) -> None:
+        """On SQLite: wake those who wait where there is something for them. A read stands in no writer's way."""
+        try:
+            self._heard_more = True
+            while self._heard_more and self._waiters:
+                self._heard_more = False
+                found = await self._database.read(glance)
+                if found.is_ready:
+                    self.wake()
+                elif found.next_ms is not None:
+                    at = asyncio.get_running_loop().time() + found.next_ms / 1000
+                    self._look_at = min(self._look_at, at)
+                    self._set_alarm()
+        except StorageUnavailable:
+            # Whoever is woken is told by the transaction that it asks for.
+            self.wake()
+        finally:
+            self._looking = None
+
     async def close(self) -> None:
         """Finish what was asked, send those who wait away, watch no more. A second call does nothing."""
         self.closed = True
         for waiter in list(self._waiters):
             self._answer(waiter, error=self._describe("it is closed"))
-        while self._runner is not None:
-            await asyncio.wait({self._runner})
+        while busy := {task for task in (self._runner, self._looking) if task is not None}:
+            await asyncio.wait(busy)
         for timer in (self._alarm, self._notice):
             if timer is not None:
                 timer.cancel()
@@ -395,7 +437,8 @@ class Calls:
         if not self._waiters:
             self._changes.stop()
         elif not self.closed:
-            self._alarm = asyncio.get_running_loop().call_at(self._look_at, self.wake)
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_at(max(self._look_at, loop.time() + SHORTEST_WAIT_MS / 1000), self.wake)
             self._changes.start()
 
 

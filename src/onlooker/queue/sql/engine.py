@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import make_url, select
 
-from onlooker.domain.errors import ClaimLost, QueueUnavailable, StorageUnavailable
+from onlooker.domain.errors import ClaimLost, InvalidInput, QueueUnavailable, StorageUnavailable
 from onlooker.host import ProcessIdentity
 from onlooker.queue.contract import (
     LEASE_MS,
@@ -73,13 +73,13 @@ class SqlQueue:
         self, lane: Lane, message: Message, *, delay_ms: int = NOW, replace_finished: bool = False
     ) -> bool:
         """See `QueueEngine.enqueue`."""
-        return (await self._calls.put([Put(lane, message, delay_ms, replace_finished)]))[0]
+        return (await self._calls.put([_put(lane, message, delay_ms, replace=replace_finished)]))[0]
 
     async def enqueue_many(self, entries: Sequence[tuple[Lane, Message]], *, replace_finished: bool = False) -> int:
         """See `QueueEngine.enqueue_many`. A portion is all there or not at all, the whole is not."""
         put = 0
-        waiting = iter(entries)
-        while portion := [Put(lane, message, NOW, replace_finished) for lane, message in islice(waiting, LARGEST_UNIT)]:
+        puts = iter([_put(lane, message, NOW, replace=replace_finished) for lane, message in entries])
+        while portion := list(islice(puts, LARGEST_UNIT)):
             put += sum(await self._calls.put(portion))
         return put
 
@@ -110,8 +110,10 @@ class SqlQueue:
                 if claiming.cancelled():
                     return
                 claim = claiming.result()
+                if self._calls.closed:
+                    return
                 if claim is None:
-                    if not self._calls.closed and on_idle is not None:
+                    if on_idle is not None:
                         on_idle()
                     return
                 if stopped.done() or stop.is_set():
@@ -274,6 +276,18 @@ class SqlQueue:
     def _address(self) -> str:
         url = make_url(self._database.url)
         return f"{url.host}:{url.port or 5432}/{url.database}" if url.host else f"{url.database}"
+
+
+def _put(lane: Lane, message: Message, delay_ms: int, *, replace: bool) -> Put:
+    """Raises `InvalidInput` for what no database can keep, before it is in the way of other calls."""
+    for text in (lane.name, message.id, message.type, message.tool_name or "", message.body):
+        if "\0" in text:
+            raise InvalidInput("a message may hold no NUL character")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput("a message may hold no lone surrogate") from error
+    return Put(lane, message, delay_ms, replace)
 
 
 def _touch(conn: Connection) -> None:

@@ -323,8 +323,9 @@ NEXT_TIMES = select(
     database_now().label("now"),
     select(func.min(messages.c.due)).where(DELAYED).scalar_subquery().label("due"),
     select(func.min(messages.c.lease_until)).where(LEASED).scalar_subquery().label("lease"),
+    select(messages.c.seq).where(READY).exists().label("is_ready"),
 )
-"""The clock, the next due time and the next end of a lease: two looks into an index, whatever there is."""
+"""The clock, the next due time, the next end of a lease, and whether anything is ready: three looks into an index."""
 
 PROMOTE_DUE = (
     update(messages)

@@ -150,6 +150,23 @@ def perform(conn: Connection, unit: Unit) -> Outcome:
     return work.outcome
 
 
+@dataclass(slots=True, frozen=True)
+class Glance:
+    """Whether a claim would find something, and if not when it may (None: nothing is known to come)."""
+
+    is_ready: bool
+    next_ms: int | None
+
+
+def glance(conn: Connection) -> Glance:
+    """Look, and change nothing."""
+    times = conn.execute(sql.NEXT_TIMES).one()
+    soonest = min((at for at in (times.due, times.lease) if at is not None), default=None)
+    if times.is_ready or (soonest is not None and soonest <= times.now):
+        return Glance(is_ready=True, next_ms=None)
+    return Glance(is_ready=False, next_ms=None if soonest is None else soonest - times.now)
+
+
 def landed(conn: Connection, unit: Unit, outcome: Outcome) -> bool:
     """Whether a unit whose commit was not answered is committed; waits while the database is still at it.
 
