@@ -50,6 +50,7 @@ class Bench:
         self.kind = kind
         self.url = url
         self.quick = quick
+        self.count = 2_000 if quick else 10_000
         self.figures: dict[str, float] = {}
 
     def note(self, name: str, value: float, unit: str) -> None:
@@ -68,7 +69,8 @@ class Bench:
 
     async def run(self) -> None:
         async with self.engine() as queue:
-            await self.rates(queue)
+            await self.enqueue_rates(queue)
+            await self.claim_rates(queue)
         await self.latency()
         for order in ("lane by lane", "round robin"):
             await self.empty()
@@ -80,9 +82,9 @@ class Bench:
         await store.empty()
         await store.close()
 
-    async def rates(self, queue: SqlQueue) -> None:
-        """Enqueue, and claim and confirm, one by one and together, in one session and in a hundred."""
-        count = 2_000 if self.quick else 10_000
+    async def enqueue_rates(self, queue: SqlQueue) -> None:
+        """Into one session and into a hundred, by one producer and by many."""
+        count = self.count
         for sessions, producers in ((1, 1), (100, 1), (100, WORKERS)):
             lanes = [Lane.session(f"{sessions}-{producers}-{number}") for number in range(sessions)]
             each = count // producers if producers > 1 else count // 4
@@ -97,6 +99,15 @@ class Bench:
             )
             for lane in lanes:
                 await queue.clear(lane)
+        entries = [(lanes[number % 100], message(f"many-{number}")) for number in range(count)]
+        began = time.perf_counter()
+        await queue.enqueue_many(entries)
+        self.note(f"enqueue_many of {PORTION}", count / (time.perf_counter() - began), "/s")
+        for lane in lanes:
+            await queue.clear(lane)
+
+    async def claim_rates(self, queue: SqlQueue) -> None:
+        """Claim and confirm from a hundred sessions, in two calls and in one, by one consumer and by many."""
 
         async def claim_then_confirm(_worker: int) -> int:
             served = 0
@@ -116,14 +127,10 @@ class Bench:
         lanes = [Lane.session(str(number)) for number in range(100)]
         for workers in (1, WORKERS):
             for name, work in (("claim, confirm", claim_then_confirm), ("confirm_and_claim", confirm_and_claim)):
-                total = count if workers > 1 else count // 4
+                total = self.count if workers > 1 else self.count // 4
                 entries = [(lanes[number % 100], message(f"{name}{workers}-{number}")) for number in range(total)]
                 await queue.enqueue_many(entries)
                 self.note(f"{name}, consumers {workers}", await in_parallel(workers, work), "/s")
-        entries = [(lanes[number % 100], message(f"many-{number}")) for number in range(count)]
-        began = time.perf_counter()
-        await queue.enqueue_many(entries)
-        self.note(f"enqueue_many of {PORTION}", count / (time.perf_counter() - began), "/s")
 
     async def latency(self) -> None:
         """From enqueue in this process to claim in another that waits."""
