@@ -1,0 +1,109 @@
+"""What is told without a key, in good times and bad."""
+
+import time
+
+import httpx
+import pytest
+
+from onlooker import __version__
+from onlooker.settings import load_settings
+from served import Site, site_with
+from servers import PostgresServer
+
+
+async def test_the_process_is_alive(site: Site) -> None:
+    async with site.client() as nobody:
+        answer = await nobody.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "runtime": "server-beta"})
+
+
+async def test_a_head_is_answered_without_a_body(site: Site) -> None:
+    async with site.client() as nobody:
+        answer = await nobody.head("/healthz")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_a_server_that_can_serve_is_ready(either_site: Site) -> None:
+    async with either_site.client() as nobody:
+        answer = await nobody.get("/api/readiness")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "problems": []})
+
+
+async def test_health_tells_each_part(either_site: Site) -> None:
+    async with either_site.client(either_site.ours.key) as client:
+        await client.post("/v1/events", json=either_site.event())
+        answer = await client.get("/api/health")
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["status"], told["runtime"]) == ("ok", "server-beta")
+    assert told["queue"]["engine"] == "sql"
+    assert told["queue"]["redis"]["status"] == "ok"
+    assert told["queue"]["depth"]["pending"] == 1
+    assert told["queue"]["oldestQueuedMs"] >= 0
+    assert told["database"]["status"] == "ok"
+    assert told["worker"]["count"] == 0
+
+
+async def test_info_tells_what_the_server_is_made_of(working_site: Site) -> None:
+    async with working_site.client() as nobody:
+        answer = await nobody.get("/v1/info")
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["name"], told["version"], told["runtime"]) == ("onlooker", __version__, "server-beta")
+    assert told["authMode"] == "api-key"
+    assert told["postgres"]["initialized"] is True
+    assert told["postgres"]["schemaVersion"]
+    boundaries = told["boundaries"]
+    assert set(boundaries) == {"queueManager", "generationWorkerManager", "providerRegistry", "eventBroadcaster"}
+    assert all(set(each) >= {"status", "reason"} for each in boundaries.values())
+    assert boundaries["queueManager"]["details"]["lanes"]["event"] == "server_beta_generate_event"
+
+
+async def test_nothing_private_is_told(either_site: Site) -> None:
+    async with either_site.client() as nobody:
+        for path in ("/api/health", "/api/readiness", "/v1/info"):
+            text = (await nobody.get(path)).text
+            assert str(either_site.app.settings.home) not in text
+            assert either_site.ours.team_id not in text
+
+
+async def test_every_answer_names_its_request(client: httpx.AsyncClient) -> None:
+    for path in ("/healthz", "/nowhere", "/v1/jobs?limit=0", "/docs"):
+        given = await client.get(path, headers={"x-request-id": "abc-123"})
+        assert given.headers["x-request-id"] == "abc-123"
+        ours = [(await client.get(path)).headers["x-request-id"] for _ in range(2)]
+        assert ours[0] != ours[1]
+
+
+@pytest.mark.parametrize("odd", [b"a b", b"x" * 65, b"\xff", b"a;b", b"a\tb"])
+async def test_an_odd_request_id_is_not_repeated(client: httpx.AsyncClient, odd: bytes) -> None:
+    answer = await client.get("/healthz", headers=[(b"x-request-id", odd)])
+    assert answer.headers["x-request-id"].encode("latin-1") != odd
+
+
+async def test_what_is_not_there_and_what_is_not_allowed(client: httpx.AsyncClient) -> None:
+    missing = await client.get("/v1/nowhere")
+    assert (missing.status_code, missing.json()) == (404, {"error": "NotFound", "message": "no such path"})
+    refused = await client.put("/v1/events")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    assert refused.json()["error"] == "MethodNotAllowed"
+    several = await client.put("/v1/observations/x")
+    assert several.headers["allow"] == "DELETE, GET, HEAD"
+
+
+async def test_health_answers_in_time_when_the_database_is_away(
+    own_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = load_settings(home=tmp_path_factory.mktemp("home"), database_url=own_postgres.url)
+    async with site_with(settings) as site, site.client(site.ours.key) as client:
+        assert (await client.get("/api/health")).status_code == 200
+        for lose, get_back in ((own_postgres.pause, own_postgres.resume), (own_postgres.kill, own_postgres.start)):
+            lose()
+            for path in ("/api/health", "/api/readiness", "/v1/info", "/healthz"):
+                began = time.monotonic()
+                answer = await client.get(path)
+                assert time.monotonic() - began < 2, path
+                if path in {"/api/health", "/api/readiness"}:
+                    assert answer.status_code == 503
+                    assert "database" in answer.text
+            get_back()
