@@ -146,7 +146,7 @@ async def test_a_key_of_a_project_reaches_that_project_only(accounts: Accounts, 
 
     assert await accounts.resolve_project(bound, mine.id) == Scope(mine.team_id, mine.id)
     assert await accounts.project_in_path(bound, mine.id) == Scope(mine.team_id, mine.id)
-    assert await accounts.project_for(bound, "/work/other") == Scope(mine.team_id, mine.id)
+    assert await accounts.project_for(bound, "/home/dev/other") == Scope(mine.team_id, mine.id)
     assert await accounts.list_projects(bound) == [mine]
     with pytest.raises(Forbidden):
         await accounts.resolve_project(bound, other.id)
@@ -216,7 +216,7 @@ async def test_the_project_of_a_folder_is_named_by_its_last_part(
 async def test_of_many_agents_in_a_new_folder_all_get_the_same_project(accounts: Accounts, home: Path) -> None:
     owner = await admin(accounts, home)
 
-    scopes = await asyncio.gather(*(accounts.project_for(owner, "/work/tally") for _ in range(16)))
+    scopes = await asyncio.gather(*(accounts.project_for(owner, "/home/dev/tally") for _ in range(16)))
 
     assert len(set(scopes)) == 1
 

@@ -22,16 +22,16 @@ async def post_tool_use(call: Call) -> Reply:
     body: ToolUseBody = call.body
     payload: dict[str, Any] = {
         "hook_event_name": "PostToolUse",
-        "session_id": body.contentSessionId,
+        "session_id": body.content_session_id,
         "tool_name": body.tool_name,
         "tool_input": body.tool_input,
         "tool_response": body.tool_response,
         "cwd": body.cwd,
-        "agent_id": body.agentId,
-        "agent_type": body.agentType,
-        "tool_use_id": body.tool_use_id or body.toolUseId,
+        "agent_id": body.agent_id,
+        "agent_type": body.agent_type,
+        "tool_use_id": body.tool_use_id or body.other_tool_use_id,
     }
-    return await _record(call, payload, body.platformSource)
+    return await _record(call, payload, body.platform_source)
 
 
 async def post_summarize(call: Call) -> Reply:
@@ -39,12 +39,12 @@ async def post_summarize(call: Call) -> Reply:
     body: SummarizeBody = call.body
     payload: dict[str, Any] = {
         "hook_event_name": "Stop",
-        "session_id": body.contentSessionId,
+        "session_id": body.content_session_id,
         "last_assistant_message": body.last_assistant_message,
         "cwd": body.cwd,
-        "agent_id": body.agentId,
+        "agent_id": body.agent_id,
     }
-    return await _record(call, payload, body.platformSource)
+    return await _record(call, payload, body.platform_source)
 
 
 async def _record(call: Call, payload: dict[str, Any], platform: str | None) -> Reply:

@@ -410,29 +410,39 @@ class CancelledView(Struct, rename="camel"):
     already_cancelled: bool
 
 
-class ToolUseBody(Struct):
+# Older hooks mix two spellings in one body, so their fields are renamed one by one.
+OLD_NAMES = {
+    "content_session_id": "contentSessionId",
+    "agent_id": "agentId",
+    "agent_type": "agentType",
+    "platform_source": "platformSource",
+    "other_tool_use_id": "toolUseId",
+}
+
+
+class ToolUseBody(Struct, rename=OLD_NAMES):
     """A tool use as hooks in the field send it."""
 
-    contentSessionId: Name  # noqa: N815 - old clients mix two spellings in one body
+    content_session_id: Name
     tool_name: str
     tool_input: Any = None
     tool_response: Any = None
     cwd: str | None = None
-    agentId: Text | None = None  # noqa: N815
-    agentType: Text | None = None  # noqa: N815
-    platformSource: Text | None = None  # noqa: N815
+    agent_id: Text | None = None
+    agent_type: Text | None = None
+    platform_source: Text | None = None
     tool_use_id: Text | None = None
-    toolUseId: Text | None = None  # noqa: N815
+    other_tool_use_id: Text | None = None
 
 
-class SummarizeBody(Struct):
+class SummarizeBody(Struct, rename=OLD_NAMES):
     """The end of a turn as hooks in the field send it."""
 
-    contentSessionId: Name  # noqa: N815 - old clients mix two spellings in one body
+    content_session_id: Name
     last_assistant_message: str | None = None
     cwd: str | None = None
-    agentId: Text | None = None  # noqa: N815
-    platformSource: Text | None = None  # noqa: N815
+    agent_id: Text | None = None
+    platform_source: Text | None = None
 
 
 class LegacyView(Struct, rename="camel", omit_defaults=True):
