@@ -57,6 +57,9 @@ FINISHED: Any = literal_column("messages.state >= 2")
 UNFINISHED: Any = literal_column("messages.state < 2")
 HEAD_OF_LANE: Any = literal_column("messages.head AND messages.exclusive")
 
+NOW: Any = select(database_now()).scalar_subquery()
+"""The database's clock, read once a statement; by itself it would be once a row."""
+
 PORTION = 500
 """How many rows one sweep, promotion or purge changes at most: none holds up a claim for more than a few ms."""
 
@@ -166,7 +169,7 @@ class Statements:
             "head": case((given.exclusive, and_(given.leads, lane_is_idle)), else_=true()),
             "due": _due(given.delay),
             "attempt": literal_column("0"),
-            "enqueued_at": database_now(),
+            "enqueued_at": NOW,
             "token": bindparam("unit", type_=Text()),
         }
         # SQLite takes ON CONFLICT after a SELECT for a join's ON, unless there is a WHERE.
@@ -181,7 +184,7 @@ class Statements:
 
     def _known(self) -> Select[Any]:
         given = self.keys.c
-        over = and_(FINISHED, messages.c.finished_at <= database_now() - bindparam("retention", type_=BigInteger()))
+        over = and_(FINISHED, messages.c.finished_at <= NOW - bindparam("retention", type_=BigInteger()))
         return select(
             messages.c.seq,
             messages.c.lane,
@@ -204,7 +207,7 @@ class Statements:
     def _extend(self) -> ReturningUpdate[Any]:
         return (
             update(messages)
-            .values(lease_until=database_now() + bindparam("lease", type_=BigInteger()))
+            .values(lease_until=NOW + bindparam("lease", type_=BigInteger()))
             .where(messages.c.seq == self.held.c.seq, messages.c.token == self.held.c.token, LEASED)
             .returning(messages.c.seq)
         )
@@ -222,7 +225,7 @@ class Statements:
                 holder=None,
                 lease_until=None,
                 reason=given.reason,
-                finished_at=database_now(),
+                finished_at=NOW,
             )
             .where(messages.c.seq == given.seq, messages.c.token == given.token, LEASED)
             .returning(messages.c.seq, messages.c.lane, messages.c.exclusive)
@@ -267,7 +270,7 @@ class Statements:
 
 
 def _due(delay: Any) -> Any:
-    return case((delay > literal_column("0"), database_now() + delay), else_=literal_column("0"))
+    return case((delay > literal_column("0"), NOW + delay), else_=literal_column("0"))
 
 
 def _waiting_again(due: Any) -> dict[str, Any]:
@@ -291,7 +294,7 @@ def _claim(candidates: Select[Any]) -> ReturningUpdate[Any]:
             state=literal_column("1"),
             token=bindparam("unit", type_=Text()),
             holder=bindparam("holder", type_=Text()),
-            lease_until=database_now() + bindparam("lease", type_=BigInteger()),
+            lease_until=NOW + bindparam("lease", type_=BigInteger()),
             attempt=messages.c.attempt + literal_column("1"),
         )
         .where(messages.c.seq.in_(select(picked.c.seq)))

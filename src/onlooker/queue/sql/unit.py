@@ -230,7 +230,7 @@ class _Work:
             led.add(lane.name)
             content = (message.id, message.type, message.tool_name, message.body)
             rows.append((place, lane.name, lane.exclusive, *content, put.delay_ms, leads))
-        found = self.conn.execute(self.statements.put, self.statements.rows(rows, unit=self.unit.token))
+        found = self.conn.execute(self.statements.put, self.statements.rows(rows, unit=self.unit.token)).all()
         return {(row.lane, row.id): row for row in found}
 
     def _put_known(
@@ -280,7 +280,7 @@ class _Work:
     def extend(self) -> None:
         """Renew leases from now."""
         held = sorted({(held.seq, held.token) for held in self.unit.extends})
-        done = self.conn.execute(self.statements.extend, self.statements.held(held, lease=self.unit.lease_ms))
+        done = self.conn.execute(self.statements.extend, self.statements.held(held, lease=self.unit.lease_ms)).all()
         renewed = {row.seq for row in done}
         self.outcome.extended = [held.seq in renewed for held in self.unit.extends]
 
@@ -320,9 +320,9 @@ class _Work:
     def promote(self) -> None:
         """Give each lane that lost its head the next one."""
         lanes = [(lane,) for lane in sorted(self.lanes_without_head)]
-        for row in self.conn.execute(self.statements.promote, self.statements.lanes(lanes)):
-            self.outcome.ready += row.due == 0
-            self.outcome.delayed |= row.due > 0
+        for _, due in self.conn.execute(self.statements.promote, self.statements.lanes(lanes)).all():
+            self.outcome.ready += due == 0
+            self.outcome.delayed |= due > 0
 
     def look(self) -> int:
         """Make ready what has come due, take back what dead holders had; how many. Tells when to look again."""
@@ -402,7 +402,7 @@ class _Work:
         unit = self.unit
         taken = self.conn.execute(
             statement, {**parameters, "unit": unit.token, "holder": unit.holder, "lease": unit.lease_ms}
-        )
+        ).all()
         found = []
         for seq, lane, exclusive, message_id, kind, tool_name, body, attempt in taken:
             claim = Claim(
