@@ -116,7 +116,7 @@ async def test_waiting_callers_are_served_in_the_order_they_came(queue: QueueEng
 async def test_a_claim_ends_with_nothing_when_its_time_is_over(queue: QueueEngine) -> None:
     began = time.monotonic()
     assert await queue.claim(wait_s=0.2) is None
-    assert 0.15 < time.monotonic() - began < 2
+    assert 0.15 < time.monotonic() - began < 5
 
 
 async def test_a_caller_that_gives_up_waiting_takes_nothing_with_it(queue: QueueEngine) -> None:
@@ -302,10 +302,10 @@ async def test_the_message_of_a_dead_holder_is_served_again_before_younger_ones(
 async def test_a_lease_that_ends_wakes_a_caller_who_waits(open_engine: OpenEngine) -> None:
     queue, holder = await open_engine(), await open_engine(lease_ms=400)
     await put(queue, LANE, 1)
-    await take(holder)
     began = time.monotonic()
+    await take(holder)
     assert (await take(queue)).attempt == 2
-    assert 0.2 < time.monotonic() - began < 2
+    assert 0.39 < time.monotonic() - began < 5
 
 
 async def test_an_extended_lease_lives_on(queue: QueueEngine, store: Store) -> None:
@@ -537,13 +537,13 @@ async def test_attempts_are_counted_and_a_dead_letter_ends_them(queue: QueueEngi
 
 
 async def test_a_delayed_message_waits_and_so_does_its_lane(queue: QueueEngine) -> None:
-    assert await queue.enqueue(LANE, message(1), delay_ms=300)
+    began = time.monotonic()
+    assert await queue.enqueue(LANE, message(1), delay_ms=500)
     await put(queue, LANE, 2)
     await put(queue, OTHER, 3)
     assert [(await take(queue)).message.id, await nothing(queue)] == ["3", True]
-    began = time.monotonic()
     assert (await take(queue)).message.id == "1"
-    assert 0.1 < time.monotonic() - began < 1
+    assert 0.49 < time.monotonic() - began < 5
 
 
 async def test_a_released_message_is_served_after_its_delay(open_engine: OpenEngine) -> None:
@@ -555,7 +555,7 @@ async def test_a_released_message_is_served_after_its_delay(open_engine: OpenEng
     began = time.monotonic()
     assert await queue.release(claim, delay_ms=300)
     again = await waiting
-    assert 0.2 < time.monotonic() - began < 1
+    assert 0.29 < time.monotonic() - began < 5
     assert (again.message.id, again.attempt) == ("1", 2)
 
 
@@ -628,5 +628,5 @@ async def test_what_another_engine_enqueues_wakes_a_caller_who_waits(open_engine
         await put(other, LANE, number)
         claim = await waiting
         assert claim is not None
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         assert await other.confirm(claim)
