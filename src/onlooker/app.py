@@ -87,12 +87,20 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         worker = Worker(
             database=database,
             queue=queue,
-            generate=Generate(database, provider, worker=str(identity), new_id=new_id, now_ms=now_ms),
+            generate=Generate(
+                database,
+                provider,
+                worker=str(identity),
+                new_id=new_id,
+                now_ms=now_ms,
+                lease_ms=int(settings.job_lease_s * 1000),
+            ),
             outbox=outbox,
             identity=str(identity),
             worker_id=new_id(),
             concurrency=settings.worker_concurrency,
             on_settled=waiters.notify,
+            renewal_s=settings.job_lease_s / 3,
         )
         yield App(
             settings=settings,

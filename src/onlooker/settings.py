@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(
         32, ge=1, le=1000, description="How many sessions one worker process serves at a time.", examples=["8"]
     )
+    job_lease_s: float = Field(
+        60, ge=1, le=3600, description="How long a worker holds a job without renewing it.", examples=["120"]
+    )
     max_attempts: int = Field(
         5, ge=1, le=100, description="How often a job is tried before it is dead-lettered.", examples=["3"]
     )

@@ -187,7 +187,8 @@ class Job:
     """A generation job: the row that decides, whatever the queue says.
 
     `attempts` counts takes that were not given back, `failures` the job's own failed ones, `outages` those that were
-    the provider's; `held_since` is when an outage began that has not ended. While `lease_token` is set and `lease_until` (database clock) lies ahead, its holder alone may write.
+    the provider's; `held_since` is when an outage began that has not ended. While `lease_token` is set and
+    `lease_until` (database clock) lies ahead, its holder alone may write.
     """
 
     id: str
@@ -243,7 +244,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange of a session: from a prompt to the agent's closing message; events with first_seq < seq <= last_seq."""
+    """One exchange of a session: from a prompt to the closing message; events with first_seq < seq <= last_seq."""
 
     id: str
     session_id: str

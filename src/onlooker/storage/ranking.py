@@ -25,7 +25,7 @@ MOST_NEWEST = 2_000
 MOST_CANDIDATES = 300
 """Of these, the notes that are scored exactly."""
 
-MOST_LOOKED_BESIDE = 150
+MOST_LOOKED_BESIDE = 80
 """Of these, the best by their own score, whose neighbours are looked up too."""
 
 MOST_TERMS = 32
