@@ -91,6 +91,8 @@ class Operation:
         if self.scope is None:
             return self.problems
         found = {401, 403, 503, *self.problems}
+        if "{" in self.path:
+            found |= {404}
         if self.body is not None:
             found |= {400, 413}
         if self.query is not None:
