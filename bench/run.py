@@ -1,4 +1,4 @@
-"""Every bench, one after the other: `make bench`. Quick by default; the long ones are named in `docs/performance.md`."""
+"""Every bench, one after the other: `make bench`. The quick ones; `docs/performance.md` names the long ones."""
 
 import subprocess
 import sys
