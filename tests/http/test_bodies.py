@@ -138,3 +138,14 @@ async def test_a_private_part_never_comes_back(site: Site) -> None:
     answer = await post(site, body_with(site, '{"x":"a <private>MARK-SECRET</private> b"}'))
     assert answer.status_code == 201
     assert "MARK-SECRET" not in answer.text
+
+
+async def test_a_whole_number_may_be_written_with_a_point(site: Site) -> None:
+    at = site.event()["occurredAtEpoch"]
+    for written, status in ((f"{at}.0", 201), ("1.79e12", 201), (f"{at}.5", 400), (f'"{at}"', 400), ("1e300", 400)):
+        body = json.dumps(site.event(occurredAtEpoch="HERE", payload={"n": 5.0})).replace('"HERE"', written)
+        answer = await post(site, body.encode())
+        assert answer.status_code == status, written
+        if status == 201:
+            assert answer.json()["event"]["occurredAtEpoch"] == int(float(written))
+            assert '"n":5.0' in answer.text

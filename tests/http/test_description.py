@@ -70,12 +70,6 @@ class Seeded:
             if isinstance(body, dict) and "projectId" in body:
                 body["projectId"] = self.project_id
                 body.pop("serverSessionId", None)
-                # To JSON Schema 0.0 is an integer as 0 is. Clients write 0, and so do we.
-                for name, value in body.items():
-                    if isinstance(value, float) and value.is_integer():
-                        body[name] = int(value)
-                if case.path in {"/v1/observations", "/v1/memories"}:
-                    body["content"] = body.get("content") or body.get("narrative") or "flux"
 
 
 @pytest.fixture(scope="module", params=KINDS)

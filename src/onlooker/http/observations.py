@@ -8,6 +8,7 @@ from onlooker.http.schemas import (
     ContextBody,
     ContextView,
     DeletedView,
+    Note,
     NoteBody,
     NoteView,
     ObservationsView,
@@ -37,8 +38,8 @@ def storable(text: str | None) -> str | None:
 async def post_observation(call: Call) -> Reply:
     """Store a note of a person's own."""
     body: NoteBody = call.body
-    text = body.content or body.narrative
-    if not text or not text.strip():
+    text = next((each for each in (body.content, body.narrative) if each and each.strip()), None)
+    if text is None:
         raise InvalidInput("a note without text", ["content: missing, and so is narrative"])
     scope = await call.services.accounts.resolve_project(call.principal, body.project_id)
     note = NoteInput(
@@ -88,7 +89,7 @@ def _operations_under(name: str) -> tuple[Operation, ...]:
     return (
         Operation(
             "POST", f"/v1/{name}", "Store a note of your own", post_observation, {201: NoteView}, KeyScope.WRITE,
-            NoteBody, problems=frozenset({404}),
+            Note, problems=frozenset({404}),
         ),
         Operation(
             "GET", f"/v1/{name}/{{observation_id}}", "Read an observation", get_observation, {200: ObservationView},

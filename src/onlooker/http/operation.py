@@ -16,6 +16,7 @@ from onlooker.domain.payloads import clean, read_json
 from onlooker.http.answer import Answer, answer_json
 from onlooker.http.auth import Guard
 from onlooker.http.request import Request, checked_id, decode_query
+from onlooker.http.shapes import integer_fields, reread
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
 from onlooker.services.ingest import Ingest
@@ -144,12 +145,16 @@ def body_decoder(shape: Any) -> Callable[[bytes], Any]:
     lost for it, since what no database holds is replaced where it is stored.
     """
     strictly = msgspec.json.Decoder(shape).decode
+    integers = integer_fields(shape)
 
     def decode(raw: bytes) -> Any:
         try:
             return strictly(raw)
         except msgspec.ValidationError as error:
-            raise InvalidInput("the body has a wrong shape", [str(error)]) from error
+            try:
+                return reread(raw, shape, integers)
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                raise InvalidInput("the body has a wrong shape", [str(error)]) from error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             value = read_json(raw)
         clean(value)  # refuses what is not JSON anywhere in it, NaN for one

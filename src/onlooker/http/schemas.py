@@ -44,10 +44,15 @@ class EventBody(Struct, rename="camel"):
 EventBatch = Annotated[list[EventBody], Meta(min_length=1, max_length=500)]
 
 
-class EventQuery(Struct, frozen=True):
-    """Whether to make observations of what is sent, and whether to wait for them (30 s at most)."""
+class BatchQuery(Struct, frozen=True):
+    """Whether to make observations of what is sent."""
 
     generate: bool = True
+
+
+class EventQuery(BatchQuery, frozen=True):
+    """The same, and whether to wait for them (30 s at most)."""
+
     wait: bool = False
 
 
@@ -265,6 +270,14 @@ class NoteBody(Struct, rename="camel"):
     server_session_id: Text | None = None
     occurred_at_epoch: Epoch | None = None
     metadata: dict[str, Any] | None = None
+
+
+def _with_text(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"type": "string", "pattern": r"\S"}}}
+
+
+Note = Annotated[NoteBody, Meta(extra_json_schema={"anyOf": [_with_text("content"), _with_text("narrative")]})]
+"""A note body as it is described: one of the two texts must be there."""
 
 
 class NoteView(Struct):
