@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from onlooker.domain.errors import NotFound, OnlookerError
-from onlooker.http import events, health, hooks, jobs, observations, openapi, sessions
+from onlooker.http import events, health, hooks, jobs, observations, openapi, page, sessions
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
 from onlooker.http.operation import Endpoint, Operation, Services
@@ -37,13 +37,13 @@ def build_asgi(services: Services) -> "Site":
     """The application over these services; opening and closing them is the caller's."""
     guard = Guard(services.accounts, services.settings)
     description = answer_json(openapi.describe(OPERATIONS))
-    page = Answer(200, openapi.render(OPERATIONS).encode(), PAGE_POLICY, b"text/html; charset=utf-8")
+    shown = Answer(200, page.render(OPERATIONS).encode(), PAGE_POLICY, b"text/html; charset=utf-8")
 
     async def show_description(_request: Request) -> Answer:
         return description
 
     async def show_page(_request: Request) -> Answer:
-        return page
+        return shown
 
     site = Site()
     site.add("GET", "/openapi.json", show_description)

@@ -3,6 +3,7 @@
 from onlooker.domain.models import KeyScope
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import (
+    BatchQuery,
     BatchView,
     EventBatch,
     EventBody,
@@ -78,7 +79,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/v1/events/batch", "Store up to 500 events, all or none", post_batch, {201: BatchView},
-        KeyScope.WRITE, EventBatch, EventQuery, frozenset({404}),
+        KeyScope.WRITE, EventBatch, BatchQuery, frozenset({404}),
     ),
     Operation(
         "GET", "/v1/events/{event_id}", "Read an event", get_event, {200: EventView}, KeyScope.READ,
