@@ -272,6 +272,19 @@ async def test_a_client_that_asks_first_is_told_before_it_sends(site: Site) -> N
         assert (await reader.readline()).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+async def test_an_offer_of_another_protocol_is_ignored_and_the_body_read(site: Site, name: str) -> None:
+    body = json.dumps(site.event()).encode()
+    offer = {"connection": "Upgrade, HTTP2-Settings", name: "h2c", "http2-settings": "AAMAAABkAAQ"}
+    async with connected(site) as (reader, writer):
+        for _ in range(2):
+            writer.write(head(site, length=len(body), **offer) + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 201")
+            length = answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            await reader.readexactly(int(length))
+
+
 async def test_httpx_reuses_its_connection(site: Site) -> None:
     async with httpx.AsyncClient(base_url=site.url, trust_env=False) as client:
         for _ in range(3):

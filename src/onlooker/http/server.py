@@ -6,6 +6,7 @@ whose head is too large. A request whose client has gone is cancelled.
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from onlooker.telemetry import place_of
 BACKLOG = 2048
 SPARE_FILES = 128
 """File descriptors that are kept for the database and for logs."""
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +61,8 @@ class ServerConfig(Config):
             lifespan="off",
             ws="none",
             log_config=None,
+            # A line for each thing that is not HTTP would let a stranger fill the log.
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -137,6 +142,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self.receiving_since = self.loop.time()
             self.head_complete = False
             self.head_bytes = 0
+        if not self.head_complete and (b"pgrade:" in data or b"PGRADE:" in data):
+            data = _without_upgrade(data)
         super().data_received(data)
         if not self.head_complete and self.receiving_since is not None:
             self.head_bytes += len(data)
@@ -220,6 +227,17 @@ class LimitedProtocol(HttpToolsProtocol):
         ]
         self.transport.write(b"".join(lines))
         self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """A request's head, and what follows it, in which no other protocol is offered.
+
+    The parser leaves the body to whoever takes such an offer (HTTP/2, from some clients with every POST); nobody
+    does here, and a server is free to ignore it.
+    """
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + data[len(head) :]
 
 
 def _is_over(since: float | None, within_s: float, now: float) -> bool:
