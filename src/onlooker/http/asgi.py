@@ -13,7 +13,7 @@ from onlooker.http import events, health, hooks, jobs, observations, openapi, pa
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
 from onlooker.http.operation import Endpoint, Operation, Services
-from onlooker.http.request import Receive, Request, Scope, Send, request_id_of
+from onlooker.http.request import Receive, Request, RequestIds, Scope, Send
 from onlooker.telemetry import place_of
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -58,6 +58,7 @@ class Site:
 
     def __init__(self) -> None:
         self._fixed: dict[str, dict[str, Handler]] = {}
+        self._request_ids = RequestIds()
         self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Handler]]] = {}
 
     def add(self, method: str, path: str, handler: Handler) -> None:
@@ -76,7 +77,7 @@ class Site:
         if scope["type"] != "http":
             raise NotImplementedError(f"this application does not speak {scope['type']}")
         request = Request(scope, receive)
-        request_id = request_id_of(request)
+        request_id = self._request_ids.of(request)
         # A request has a task, and so a context, of its own: nothing has to be unbound.
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
         try:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -70,12 +71,19 @@ class Request:
             parts.append(part)
 
 
-def request_id_of(request: Request) -> bytes:
-    """The caller's own request id where it is a short plain word, else a new one."""
-    given = request.headers.get(b"x-request-id", b"")
-    if 0 < len(given) <= LONGEST_REQUEST_ID and given.replace(b"-", b"").isalnum():
-        return given
-    return secrets.token_hex(8).encode()
+class RequestIds:
+    """Names for requests: a word of this process and a number, which costs less than randomness for each."""
+
+    def __init__(self) -> None:
+        self._process = secrets.token_hex(4)
+        self._numbers = count(1)
+
+    def of(self, request: Request) -> bytes:
+        """The caller's own request id where it is a short plain word, else a new one."""
+        given = request.headers.get(b"x-request-id")
+        if given and len(given) <= LONGEST_REQUEST_ID and given.replace(b"-", b"").isalnum():
+            return given
+        return f"{self._process}-{next(self._numbers):x}".encode()
 
 
 def checked_id(value: str) -> str:
