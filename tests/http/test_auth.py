@@ -141,13 +141,23 @@ class TestLocalDevelopment:
             {"forwarded": "for=127.0.0.1"},
             {"x-real-ip": "127.0.0.1"},
             {"via": "1.1 proxy"},
+            {"x-forwarded-proto": "https"},
+            {"cf-connecting-ip": "127.0.0.1"},
+            {"origin": "https://attacker.example"},
+            {"origin": "http://localhost.attacker.example"},
+            {"origin": "null"},
         ],
     )
-    async def test_does_not_hold_for_another_host_or_behind_a_proxy(
+    async def test_does_not_hold_for_another_host_or_site_or_behind_a_proxy(
         self, settings: Settings, headers: dict[str, str]
     ) -> None:
         given = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
         assert (await self.ask(settings, headers, **given)).status_code == 401
+
+    @pytest.mark.parametrize("origin", ["http://localhost:37878", "http://127.0.0.1:5173", "http://[::1]:80"])
+    async def test_holds_for_a_page_of_this_machine(self, settings: Settings, origin: str) -> None:
+        given = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
+        assert (await self.ask(settings, {"origin": origin}, **given)).status_code == 200
 
     async def test_a_key_that_is_sent_counts(self, settings: Settings) -> None:
         given = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}

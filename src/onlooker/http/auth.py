@@ -9,7 +9,8 @@ from onlooker.http.request import Request
 from onlooker.services.accounts import Accounts
 from onlooker.settings import AuthMode, Settings
 
-FORWARDING_HEADERS = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
+FORWARDING_HEADERS = frozenset({b"forwarded", b"via", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip"})
+FORWARDING_PREFIX = b"x-forwarded-"
 BEARER = "bearer "
 
 
@@ -43,14 +44,28 @@ def key_of(request: Request) -> str | None:
 
 
 def is_local(request: Request) -> bool:
-    """Whether a request comes from this machine itself, and not through something that stands before the server."""
-    if request.peer is None or not FORWARDING_HEADERS.isdisjoint(request.headers):
+    """Whether a request comes from this machine itself, and not through something that stands before the server.
+
+    A browser on this machine is something of that kind where a page of another site sent it: it says so in `Origin`.
+    """
+    if request.peer is None or any(map(_tells_of_forwarding, request.headers)):
         return False
+    origin = request.header(b"origin")
+    if origin and not _names_this_machine(origin.partition("://")[2]):
+        return False
+    return _is_loopback(request.peer) and _names_this_machine(request.header(b"host"))
+
+
+def _tells_of_forwarding(name: bytes) -> bool:
+    return name in FORWARDING_HEADERS or name.startswith(FORWARDING_PREFIX)
+
+
+def _names_this_machine(authority: str) -> bool:
     try:
-        host = urlsplit("//" + request.header(b"host")).hostname or ""
+        host = urlsplit("//" + authority).hostname or ""
     except ValueError:
         return False
-    return _is_loopback(request.peer) and (host == "localhost" or _is_loopback(host))
+    return host == "localhost" or _is_loopback(host)
 
 
 def _is_loopback(address: str) -> bool:
