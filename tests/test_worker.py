@@ -227,9 +227,11 @@ async def test_a_commit_whose_reply_was_lost_completes_the_job_once(
     lost = 0
     whole = database.tx
 
-    async def lose_one_reply(work: Callable[[Connection], object], *, durable: bool = True) -> object:
+    async def lose_one_reply(
+        work: Callable[[Connection], object], *, durable: bool = True, urgent: bool = False
+    ) -> object:
         nonlocal lost
-        answer = await whole(work, durable=durable)
+        answer = await whole(work, durable=durable, urgent=urgent)
         if durable and provider.asked and await status_is(database, job, JobStatus.COMPLETED) and not lost:
             lost += 1
             raise StorageUnavailable("the connection was lost at commit", outcome_unknown=True)

@@ -117,7 +117,7 @@ class Gate:
         self.transactions = 0
         self.failures: list[Exception] = []
 
-    async def tx(self, work: Any, *, durable: bool = True) -> Any:
+    async def tx(self, work: Any, *, durable: bool = True, urgent: bool = False) -> Any:
         self.transactions += 1
         await self.opened.wait()
         if self.failures:

@@ -138,7 +138,7 @@ class GroupWriter:
         """Store the group in one transaction; where that fails by one of them, each in a savepoint and one commit."""
         try:
             return await self._database.tx(
-                lambda conn: record_requests(conn, requests, max_attempts=self._max_attempts)
+                lambda conn: record_requests(conn, requests, max_attempts=self._max_attempts), urgent=True
             )
         except StorageUnavailable:
             raise
@@ -148,7 +148,9 @@ class GroupWriter:
             log.warning(
                 "a group was refused, its requests run apart", requests=len(requests), error=type(error).__name__
             )
-        return await self._database.tx(lambda conn: record_apart(conn, requests, max_attempts=self._max_attempts))
+        return await self._database.tx(
+            lambda conn: record_apart(conn, requests, max_attempts=self._max_attempts), urgent=True
+        )
 
     async def _publish_and_answer(self, group: Sequence[_Request], answers: Sequence[Answer]) -> None:
         """Ring what is queued, in order, while the next group is stored already."""

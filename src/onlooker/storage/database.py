@@ -12,6 +12,8 @@ import os
 import queue
 import sqlite3
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -38,7 +40,10 @@ CHECKPOINT_PAGES = 4_000
 """Pages (16 MB) of log before they are written into the database. SQLite's own 1,000 made batches a tenth slower."""
 
 LARGEST_GROUP = 256
-"""Transactions that may share one commit. More only makes the first of them wait longer."""
+"""Urgent transactions that may share one commit. More only makes the first of them wait longer."""
+
+LONGEST_GROUP_S = 0.005
+"""How long others may keep a group from its commit: a worker's backlog must not keep clients waiting."""
 
 
 class Database(Protocol):
@@ -47,11 +52,12 @@ class Database(Protocol):
     name: str
     url: str
 
-    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True, urgent: bool = False) -> T:
         """Run `work` in a transaction and return its result after the commit.
 
         An exception of `work` rolls back its own writes and no other's. With `durable=False` a power cut may take
-        the commit, never a crash of the process: for the queue, which the outbox refills.
+        the commit, never a crash of the process: for the queue, which the outbox refills. An `urgent` one, which a
+        client waits for, goes before others that wait in this process.
 
         Raises `StorageUnavailable`; with `outcome_unknown` where the reply to a commit was lost.
         """
@@ -94,6 +100,7 @@ class _Work:
 
     run: Callable[[Connection], Any]
     durable: bool
+    urgent: bool
     answer: asyncio.Future[Any]
     abandoned: bool = False
     result: Any = None
@@ -127,17 +134,17 @@ class SqliteDatabase:
         self._reading = self._engine(synchronous="FULL", writes=False)
         self._reader_connections = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="onlooker-read")
-        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._arriving: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._closed = False
         self._writer = threading.Thread(target=self._write, name="onlooker-write", daemon=True)
         self._writer.start()
 
-    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True, urgent: bool = False) -> T:
         """See `Database.tx`."""
         if self._closed:
             raise StorageUnavailable("the database is closed")
-        asked = _Work(work, durable, asyncio.get_running_loop().create_future())
-        self._waiting.put(asked)
+        asked = _Work(work, durable, urgent, asyncio.get_running_loop().create_future())
+        self._arriving.put(asked)
         try:
             answer: T = await asked.answer
         except asyncio.CancelledError:
@@ -156,7 +163,7 @@ class SqliteDatabase:
         if self._closed:
             return
         self._closed = True
-        self._waiting.put(None)
+        self._arriving.put(None)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._writer.join)
         await loop.run_in_executor(None, self._readers.shutdown)
@@ -216,47 +223,74 @@ class SqliteDatabase:
             raise dialect.unavailable(error) or error from error
 
     def _write(self) -> None:
-        """The writer thread: take what waits, run it, commit once, answer all."""
+        """The writer thread: take what waits, run some of it, commit once, answer."""
         connections = threading.local()
-        while (first := self._waiting.get()) is not None:
-            group, ending = [first], False
-            with contextlib.suppress(queue.Empty):
-                while len(group) < LARGEST_GROUP:
-                    more = self._waiting.get_nowait()
-                    if more is None:
-                        ending = True
-                        break
-                    group.append(more)
-            group = [work for work in group if not work.abandoned]
-            if group:
-                self._run_group(connections, group)
-                _answer(group)
-            if ending:
-                break
+        waiting = _Waiting()
+        while waiting.collect(self._arriving):
+            group: list[_Work] = []
+            self._run_group(connections, waiting, group)
+            _answer(group)
         for conn in vars(connections).values():
             conn.close()
 
-    def _run_group(self, connections: threading.local, group: list[_Work]) -> None:
+    def _run_group(self, connections: threading.local, waiting: "_Waiting", group: list[_Work]) -> None:
         """Run a group's transactions in one; each fails alone, save that the commit is everybody's."""
-        durable = any(work.durable for work in group)
-        name = "durable" if durable else "relaxed"
+        name = "durable" if waiting.needs_durability else "relaxed"
         try:
             conn = getattr(connections, name, None)
             if conn is None:
-                conn = (self._durable if durable else self._relaxed).connect()
+                conn = (self._durable if name == "durable" else self._relaxed).connect()
                 setattr(connections, name, conn)
-            with _fresh_after_failure(connections, conn, name):
-                if len(group) == 1:
-                    with conn.begin():
-                        group[0].result = group[0].run(conn)
-                    return
-                with conn.begin():
-                    for work in group:
+            alone = len(waiting) == 1
+            with _fresh_after_failure(connections, conn, name), conn.begin():
+                for work in waiting.pick():
+                    group.append(work)
+                    if alone:
+                        work.result = work.run(conn)
+                    else:
                         _run_in_savepoint(conn, work)
         except DBAPIError as error:
-            _fail_all(group, dialect.unavailable(error) or error)
+            _fail_all(group or list(waiting.pick()), dialect.unavailable(error) or error, group)
         except BaseException as error:  # noqa: BLE001 - it is handed to every caller of the group
-            _fail_all(group, error)
+            _fail_all(group or list(waiting.pick()), error, group)
+
+
+class _Waiting:
+    """Transactions that wait for the writer thread; what answers a client goes first."""
+
+    def __init__(self) -> None:
+        self._urgent: deque[_Work] = deque()
+        self._others: deque[_Work] = deque()
+        self._ending = False
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._others)
+
+    @property
+    def needs_durability(self) -> bool:
+        """Whether any of them must survive a power cut."""
+        return any(work.durable for work in (*self._urgent, *self._others))
+
+    def collect(self, arriving: "queue.SimpleQueue[_Work | None]") -> bool:
+        """Take what has arrived, waiting where there is nothing to do; False when all is done and no more will come."""
+        with contextlib.suppress(queue.Empty):
+            while not self._ending:
+                work = arriving.get(block=not self)
+                if work is None:
+                    self._ending = True
+                elif not work.abandoned:
+                    (self._urgent if work.urgent else self._others).append(work)
+        return bool(self)
+
+    def pick(self) -> Iterator[_Work]:
+        """The next group: what is urgent, then the others for as long as a group may take."""
+        until = time.monotonic() + LONGEST_GROUP_S
+        for _ in range(min(len(self._urgent), LARGEST_GROUP)):
+            yield self._urgent.popleft()
+        while self._others:
+            yield self._others.popleft()
+            if time.monotonic() >= until:
+                break
 
 
 def _run_in_savepoint(conn: Connection, work: _Work) -> None:
@@ -277,9 +311,11 @@ def _run_in_savepoint(conn: Connection, work: _Work) -> None:
     conn.exec_driver_sql("RELEASE work")
 
 
-def _fail_all(group: list[_Work], error: BaseException) -> None:
-    for work in group:
+def _fail_all(failed: list[_Work], error: BaseException, group: list[_Work]) -> None:
+    """Hand an error to all of a group; one that could not even begin is made of what waited."""
+    for work in failed:
         work.error = work.error or error
+    group[:] = failed
 
 
 def _answer(group: list[_Work]) -> None:

@@ -108,9 +108,12 @@ def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
     return f"{compiler.process(column, **options)} IN (SELECT value FROM json_each({listed}))"  # noqa: S608 - compiled names
 
 
+_NOW = select(database_now())
+
+
 def read_clock(conn: Connection) -> int:
     """The database's clock, in epoch milliseconds."""
-    return int(conn.execute(select(database_now())).scalar_one())
+    return int(conn.execute(_NOW).scalar_one())
 
 
 def is_sqlite(conn: Connection) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, Select, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, literal_column, select, update
 
 from onlooker.domain.errors import ClaimLost, IllegalTransition, NotFound
 from onlooker.domain.jobs import LONGEST_OUTAGE_MS, JobKind, JobStatus
@@ -30,6 +30,54 @@ COLUMNS = [JOBS.c[field.name] for field in fields(Job)]
 IS_QUEUED: ColumnElement[bool] = JOBS.c.status == literal_column("'queued'")
 IS_PROCESSING: ColumnElement[bool] = JOBS.c.status == literal_column("'processing'")
 IS_LIVE: ColumnElement[bool] = JOBS.c.status.in_([literal_column("'queued'"), literal_column("'processing'")])
+
+# The statements of a job's ordinary way, made once: making one costs more than SQLite needs to run it.
+_SESSION_OF = select(JOBS.c.session_id).where(JOBS.c.id == bindparam("of_job"))
+_OF_SESSION = JOBS.c.session_id == bindparam("of_session")
+_IS_HELD_BEHIND_HEAD = JOBS.c.seq > (
+    select(func.min(JOBS.c.seq)).where(JOBS.c.session_id == bindparam("of_session"), IS_LIVE).scalar_subquery()
+)
+_OTHERS = select(*COLUMNS).where(_OF_SESSION, IS_PROCESSING, _IS_HELD_BEHIND_HEAD)
+_FROM_HEAD = select(*COLUMNS).where(_OF_SESSION, IS_LIVE).order_by(JOBS.c.seq).limit(bindparam("most"))
+_ITSELF = select(*COLUMNS).where(JOBS.c.id == bindparam("of_job"), IS_LIVE)
+_REVOKED_AT = select(api_keys.c.revoked_at).where(
+    api_keys.c.id == bindparam("of_key"), api_keys.c.team_id == bindparam("of_team")
+)
+_TAKE = (
+    update(JOBS)
+    .where(dialect.among(JOBS.c.id, "of_jobs"), IS_LIVE)
+    .values(
+        status=JobStatus.PROCESSING,
+        lease_token=bindparam("by_token"),
+        lease_until=bindparam("until"),
+        leased_by=bindparam("by_worker"),
+        held_reason=None,
+        attempts=JOBS.c.attempts + 1,
+        rung_at=0,
+        ring_wait_ms=0,
+        started_at=func.coalesce(JOBS.c.started_at, bindparam("at")),
+        updated_at=bindparam("at"),
+    )
+    .returning(*COLUMNS)
+)
+_COMPLETE = (
+    update(JOBS)
+    .where(dialect.among(JOBS.c.id, "of_jobs"), JOBS.c.lease_token == bindparam("by_token"), IS_PROCESSING)
+    .values(
+        status=JobStatus.COMPLETED,
+        completed_at=bindparam("at"),
+        updated_at=bindparam("at"),
+        provider=bindparam("by_provider"),
+        model=bindparam("by_model"),
+        prompt_version=bindparam("by_prompt"),
+        lease_token=None,
+        lease_until=None,
+        leased_by=None,
+        rung_at=0,
+        ring_wait_ms=0,
+        held_since=None,
+    )
+)
 
 BUSY_SESSION_MS = 5_000
 """How long a message waits when another worker has its session (R3)."""
@@ -81,7 +129,7 @@ def take(
     The run is `longest_run` jobs at most, and one where the head was tried before: a job that failed, or that took
     its worker down, is alone the next time (R6).
     """
-    told = conn.execute(select(JOBS.c.session_id).where(JOBS.c.id == job_id)).one_or_none()
+    told = conn.execute(_SESSION_OF, {"of_job": job_id}).one_or_none()
     if told is None:
         return NOTHING
     session_id: str | None = told.session_id
@@ -113,10 +161,7 @@ def _clear_others(conn: Connection, session_id: str, now: int) -> Later | None:
 
     The head is left alone here: a head whose lease is over is taken over, which is one write less.
     """
-    head_seq = select(func.min(JOBS.c.seq)).where(JOBS.c.session_id == session_id, IS_LIVE).scalar_subquery()
-    others = conn.execute(
-        select(*COLUMNS).where(JOBS.c.session_id == session_id, IS_PROCESSING, JOBS.c.seq > head_seq)
-    ).all()
+    others = conn.execute(_OTHERS, {"of_session": session_id}).all()
     jobs = [read_job(row) for row in others]
     if alive := [job for job in jobs if (job.lease_until or 0) > now]:
         return Later(min(BUSY_SESSION_MS, *((job.lease_until or 0) - now for job in alive)))
@@ -126,12 +171,9 @@ def _clear_others(conn: Connection, session_id: str, now: int) -> Later | None:
 
 def _run_from_head(conn: Connection, job_id: str, session_id: str | None, longest_run: int) -> list[Job]:
     """The live jobs of the lane from its head on; of a lane with no session, the message's own job."""
-    wanted: Select[Any] = select(*COLUMNS).where(IS_LIVE)
     if session_id is None:
-        wanted = wanted.where(JOBS.c.id == job_id)
-    else:
-        wanted = wanted.where(JOBS.c.session_id == session_id).order_by(JOBS.c.seq).limit(longest_run)
-    return [read_job(row) for row in conn.execute(wanted)]
+        return [read_job(row) for row in conn.execute(_ITSELF, {"of_job": job_id})]
+    return [read_job(row) for row in conn.execute(_FROM_HEAD, {"of_session": session_id, "most": longest_run})]
 
 
 def _due_run(live: list[Job], now: int) -> list[Job]:
@@ -150,28 +192,13 @@ def _due_run(live: list[Job], now: int) -> list[Job]:
 def _key_is_revoked(conn: Connection, job: Job) -> bool:
     if job.api_key_id is None:
         return False
-    wanted = select(api_keys.c.revoked_at).where(api_keys.c.id == job.api_key_id, api_keys.c.team_id == job.team_id)
-    return conn.execute(wanted).scalar_one_or_none() is not None
+    given = {"of_key": job.api_key_id, "of_team": job.team_id}
+    return conn.execute(_REVOKED_AT, given).scalar_one_or_none() is not None
 
 
 def _take_run(conn: Connection, run: list[Job], *, token: str, worker: str, until: int, now: int) -> Taken:
-    rows = conn.execute(
-        update(JOBS)
-        .where(JOBS.c.id.in_([job.id for job in run]), IS_LIVE)
-        .values(
-            status=JobStatus.PROCESSING,
-            lease_token=token,
-            lease_until=until,
-            leased_by=worker,
-            held_reason=None,
-            attempts=JOBS.c.attempts + 1,
-            rung_at=0,
-            ring_wait_ms=0,
-            started_at=func.coalesce(JOBS.c.started_at, now),
-            updated_at=now,
-        )
-        .returning(*COLUMNS)
-    ).all()
+    given = {"of_jobs": [job.id for job in run], "by_token": token, "by_worker": worker, "until": until, "at": now}
+    rows = conn.execute(_TAKE, given).all()
     taken = sorted((read_job(row) for row in rows), key=lambda job: job.seq or 0)
     _note(conn, taken, "taken", now)
     return Taken(tuple(taken), token)
@@ -188,18 +215,9 @@ def extend(conn: Connection, taken: Taken, *, lease_ms: int) -> None:
 def complete(conn: Connection, taken: Taken, *, provider: str, model: str | None, prompt_version: str) -> None:
     """Complete the whole run, or raise `ClaimLost` and change nothing (R5, R6). Lock the session first."""
     now = dialect.read_clock(conn)
-    changed = conn.execute(
-        update(JOBS)
-        .where(*_fence(taken))
-        .values(
-            status=JobStatus.COMPLETED,
-            completed_at=now,
-            provider=provider,
-            model=model,
-            prompt_version=prompt_version,
-            **_released(now),
-        )
-    )
+    given = {"of_jobs": taken.ids, "by_token": taken.token, "at": now}
+    made = {"by_provider": provider, "by_model": model, "by_prompt": prompt_version}
+    changed = conn.execute(_COMPLETE, {**given, **made})
     if changed.rowcount != len(taken.jobs):
         raise ClaimLost("the job's lease is gone")
     _note(conn, taken.jobs, "completed", now)
@@ -327,9 +345,10 @@ def record_usage(conn: Connection, job: Job, usage: Usage, *, day: str, provider
 
 def next_head(conn: Connection, session_id: str | None, job_id: str) -> Job | None:
     """The head of a lane where it is queued and due: a session's, or of no session the job itself; else None (R7)."""
-    wanted = select(*COLUMNS).where(IS_LIVE).order_by(JOBS.c.seq).limit(1)
-    of_lane = JOBS.c.id == job_id if session_id is None else JOBS.c.session_id == session_id
-    row = conn.execute(wanted.where(of_lane)).one_or_none()
+    if session_id is None:
+        row = conn.execute(_ITSELF, {"of_job": job_id}).one_or_none()
+    else:
+        row = conn.execute(_FROM_HEAD, {"of_session": session_id, "most": 1}).one_or_none()
     if row is None or row.status != JobStatus.QUEUED or row.next_attempt_at > dialect.read_clock(conn):
         return None
     return read_job(row)

@@ -29,7 +29,7 @@ class PostgresDatabase:
         self._durable = _engine(driver_url, pool_size, timeout_s, synchronous_commit="on")
         self._relaxed = _engine(driver_url, pool_size, timeout_s, synchronous_commit="off")
 
-    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+    async def tx(self, work: Callable[[Connection], T], *, durable: bool = True, urgent: bool = False) -> T:
         """See `Database.tx`. A deadlock's loser runs once more."""
         engine = self._durable if durable else self._relaxed
         for last_try in (False, True):

@@ -343,7 +343,7 @@ class Calls:
             began_at = loop.time()
             try:
                 async with asyncio.timeout_at(min(give_up_at, began_at + TRY_TIMEOUT_S)):
-                    return await self._database.tx(work, durable=False)
+                    return await self._database.tx(work, durable=False, urgent=bool(unit.puts))
             except TimeoutError as error:
                 failure = StorageUnavailable(f"no answer within {CALL_TIMEOUT_S:.0f} s", outcome_unknown=True)
                 failure.__cause__ = error
