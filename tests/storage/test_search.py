@@ -7,7 +7,7 @@ import pytest
 from observed import new_scope
 from onlooker.domain.models import Draft, NewObservation, NewSession, ObservationKind, Scope, SearchFilter
 from onlooker.host import new_id
-from onlooker.storage import observations, search, search_index, sessions
+from onlooker.storage import dialect, observations, search, search_index, sessions
 from onlooker.storage.database import Connection, Database
 
 EVERYTHING = SearchFilter()
@@ -176,3 +176,18 @@ async def test_how_often_a_word_is_in_a_note_is_known_exactly(database: Database
         return sorted(of_note[term] for of_note in counts.values())
 
     assert await database.read(work) == times
+
+
+async def test_a_search_is_planned_for_its_words_however_often_it_ran(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, a_note("cache cleared"))
+
+    def work(conn: Connection) -> str | None:
+        for _ in range(8):
+            search.search(conn, scope, "cache", EVERYTHING, limit=5)
+        if dialect.is_sqlite(conn):
+            return None
+        return str(conn.exec_driver_sql("SHOW plan_cache_mode").scalar_one())
+
+    assert await database.read(work) in {None, "force_custom_plan"}
+    assert await find(database, scope, "cache") == ["cache cleared"]

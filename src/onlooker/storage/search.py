@@ -47,6 +47,7 @@ def search(conn: Connection, scope: Scope, query: str, wanted: SearchFilter, *, 
     terms = analyse_query(query)
     if project is None or not terms:
         return []
+    dialect.plan_by_values(conn)
     number, notes = project
     prefixed = [search_index.in_project(number, term) for term in terms]
     frequencies, uncounted = search_index.count_notes_with(conn, scope, prefixed)

@@ -1,0 +1,78 @@
+"""A start that cannot work says why in one line and what to do, and ends with 2."""
+
+import os
+import socket
+import sqlite3
+
+import pytest
+
+from cli_runner import Cli
+
+QUICK = {"ONLOOKER_STARTUP_WAIT_S": "0.2"}
+
+
+def refused(cli: Cli, **settings: str) -> str:
+    """What `serve` says when it cannot start."""
+    ended = cli.run("serve", env={**QUICK, **settings}, bound_by_modes=True)
+    assert (ended.code, ended.out) == (2, ""), ended
+    said = [line for line in ended.err.splitlines() if not line.startswith("{")]
+    assert len(said) == 1, ended.err
+    assert "Traceback" not in ended.err
+    return said[0]
+
+
+def test_a_file_that_is_no_database_is_named(cli: Cli) -> None:
+    cli.home.mkdir(parents=True)
+    (cli.home / "onlooker.db").write_bytes(os.urandom(8192))
+    said = refused(cli)
+    assert "onlooker.db" in said
+    assert "SQLITE_NOTADB" in said
+
+
+def test_a_database_that_is_newer_says_which_version_it_needs(cli: Cli) -> None:
+    cli.succeed("keys", "list")
+    with sqlite3.connect(cli.home / "onlooker.db") as database:
+        database.execute("UPDATE schema_info SET version = '0099', oldest_code = '9.0.0'")
+    database.close()
+    assert "needs Onlooker 9.0.0 or newer" in refused(cli)
+
+
+def test_a_database_file_that_cannot_be_written_is_named(cli: Cli) -> None:
+    cli.succeed("keys", "list")
+    (cli.home / "onlooker.db").chmod(0o444)
+    try:
+        assert "onlooker.db cannot be opened: Permission denied" in refused(cli)
+    finally:
+        (cli.home / "onlooker.db").chmod(0o600)
+
+
+def test_a_port_in_use_is_named_with_what_to_set(cli: Cli) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        said = refused(cli, ONLOOKER_PORT=port)
+    assert f"127.0.0.1:{port}" in said
+    assert "ONLOOKER_PORT" in said
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("ONLOOKER_DATABASE_URL", "postgresql://x:hidden@127.0.0.1:1/z", "cannot be reached"),
+        ("ONLOOKER_DATABASE_URL", "mysql://x/y", "must begin with sqlite:/// or postgresql://"),
+        ("ONLOOKER_QUEUE_ENGINE", "bullmq", "ONLOOKER_QUEUE_ENGINE"),
+        ("ONLOOKER_PROVIDER", "gpt", "ONLOOKER_PROVIDER"),
+        ("ONLOOKER_PROVIDER", "scripted", "ONLOOKER_ALLOW_TEST_PROVIDER"),
+    ],
+)
+def test_a_choice_that_is_not_there_ends_the_start(cli: Cli, name: str, value: str, expected: str) -> None:
+    said = refused(cli, **{name: value})
+    assert expected in said
+    assert "hidden" not in said
+
+
+def test_every_wrong_setting_is_named_at_once(cli: Cli) -> None:
+    said = refused(cli, ONLOOKER_PORT="abc", ONLOOKER_LOG_LEVEL="loud")
+    assert "ONLOOKER_PORT" in said
+    assert "ONLOOKER_LOG_LEVEL" in said
