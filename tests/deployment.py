@@ -4,15 +4,16 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 from sqlalchemy import func, select
@@ -20,11 +21,34 @@ from sqlalchemy import func, select
 from cli_runner import EXECUTABLE, Cli
 from onlooker.domain.jobs import JobStatus
 from onlooker.storage.database import Connection, open_database
-from onlooker.storage.tables import agent_events, messages, observation_generation_jobs, observations
+from onlooker.storage.tables import (
+    agent_events,
+    messages,
+    observation_generation_job_events,
+    observation_generation_jobs,
+    observation_sources,
+    observations,
+    workers,
+)
+from postgres_admin import admin_fetch
 
-HEALTHY_WITHIN_S = 20
+T = TypeVar("T")
+
+HEALTHY_WITHIN_S = 30
 SETTLED_WITHIN_S = 60
+ENDS_WITHIN_S = 30
+POLL_S = 0.05
 WRAPPED = "import sys, time; {patch}; sys.argv[0] = 'onlooker'; from onlooker.cli.main import main; main()"
+
+_CREATED = 201
+
+
+class Entry(NamedTuple):
+    """A line of the jobs' history, in the order in which they were committed within a session."""
+
+    session: str
+    seq: int
+    event: str
 
 
 @dataclass
@@ -36,65 +60,95 @@ class Deployment:
     key: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def spawn(self, *arguments: str, patch: str = "", env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str, patch: str = "") -> subprocess.Popen[bytes]:
         """Start `onlooker` with these arguments; `patch` is Python that runs in it first."""
         command = [str(EXECUTABLE)] if not patch else [sys.executable, "-c", WRAPPED.format(patch=patch)]
-        log = (self.cli.home.parent / "processes.log").open("ab")
-        with log:
+        with self._log_path.open("ab") as log:
             process = subprocess.Popen(
-                [*command, *arguments],
-                env={**self.cli.env, **(env or {})},
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
+                [*command, *arguments], env=self.cli.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         self.processes.append(process)
         return process
 
-    def serve(self, *arguments: str, patch: str = "", env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def serve(self, *arguments: str, patch: str = "") -> subprocess.Popen[bytes]:
         """A server that answers."""
-        process = self.spawn("serve", *arguments, patch=patch, env=env)
-        give_up_at = time.monotonic() + HEALTHY_WITHIN_S
-        while time.monotonic() < give_up_at:
-            assert process.poll() is None, self.log()
-            try:
-                if self.runtime_pid() == process.pid:
-                    httpx.get(f"{self.url}/healthz", timeout=2).raise_for_status()
-                    return process
-            except (OSError, httpx.HTTPError, ValueError, KeyError):
-                pass
-            time.sleep(0.02)
-        raise AssertionError(f"the server did not answer: {self.log()}")
+        process = self.spawn("serve", *arguments, patch=patch)
+        self.wait_until(lambda: self._answers(process), HEALTHY_WITHIN_S)
+        return process
 
-    def runtime_pid(self) -> int:
-        return int(json.loads((self.cli.home / ".server.runtime.json").read_text())["pid"])
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        assert process.poll() is None, self.log()
+        with suppress(OSError, httpx.HTTPError, ValueError, KeyError):
+            told = json.loads((self.cli.home / ".server.runtime.json").read_text())
+            return told["pid"] == process.pid and httpx.get(f"{self.url}/healthz", timeout=2).is_success
+        return False
+
+    def work(self, patch: str = "") -> subprocess.Popen[bytes]:
+        """A worker, which may not have begun yet."""
+        return self.spawn("worker", "run", patch=patch)
+
+    def wait_until_begun(self, server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes]) -> None:
+        """Until the server answers and the worker has told the database of itself."""
+        self.wait_until(lambda: self._answers(server), HEALTHY_WITHIN_S)
+        told = select(func.count()).select_from(workers).where(workers.c.identity.contains(f"|{worker.pid}|"))
+        self.wait_until(lambda: self.read(lambda conn: conn.execute(told).scalar_one()), HEALTHY_WITHIN_S)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{int((self.cli.home / '.server.port').read_text())}"
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.key}"}, timeout=30)
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+    def client(self, timeout_s: float = 30) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=timeout_s, trust_env=False)
 
     def event(self, session: int, number: int) -> dict[str, Any]:
-        """A session's n-th event; sent again it is the same event."""
+        """A session's n-th event, of about 1 kB; sent again it is the same event."""
         mark = f"MARK-{session}-{number}"
         return {
             "projectId": self.project, "sourceType": "hook", "eventType": "tool_use",
             "contentSessionId": f"session-{session}", "sourceEventId": mark,
             "occurredAtEpoch": 1_790_000_000_000 + number,
-            "payload": {"tool_name": "Bash", "tool_input": {"command": f"echo {mark}"}},
+            "payload": {
+                "tool_name": "Bash",
+                "tool_input": {"command": f"echo {mark}"},
+                "tool_response": {"stdout": " ".join(f"word{session + number + n}" for n in range(100))},
+            },
         }  # fmt: skip
+
+    def request(self, event: dict[str, Any]) -> bytes:
+        """The request that posts an event, for clients that must be cheap or rude."""
+        body = json.dumps(event).encode()
+        head = f"POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.key}\r\n"
+        return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
     def post(self, events: Sequence[dict[str, Any]]) -> int:
         """Post a batch; the status."""
         with self.client() as client:
             return client.post("/v1/events/batch", json=list(events)).status_code
 
-    def read(self, work: Any) -> Any:
+    def post_sessions(self, sessions: int, each: int) -> None:
+        """Every session's events, in batches across the sessions."""
+        events = [self.event(session, number) for number in range(each) for session in range(sessions)]
+        for start in range(0, len(events), 250):
+            assert self.post(events[start : start + 250]) == _CREATED
+
+    def post_until_acknowledged(self, events: Sequence[dict[str, Any]], within_s: float = 60) -> None:
+        """What was not acknowledged is sent again, as a client would."""
+
+        def is_acknowledged() -> bool:
+            with suppress(httpx.HTTPError, OSError, ValueError):
+                return self.post(events) == _CREATED
+            return False
+
+        self.wait_until(is_acknowledged, within_s)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
         """What a function of a connection finds in the database."""
 
-        async def run() -> Any:
+        async def run() -> T:
             async with open_database(self.database_url) as database:
                 return await database.read(work)
 
@@ -102,67 +156,146 @@ class Deployment:
 
     @property
     def database_url(self) -> str:
-        return self.cli.extra.get("ONLOOKER_DATABASE_URL") or f"sqlite:///{self.cli.home / 'onlooker.db'}"
+        return self.cli.extra.get("ONLOOKER_DATABASE_URL") or f"sqlite:///{self.path}"
 
-    def unsettled(self) -> int:
-        """How many jobs are not at an end."""
-        live = observation_generation_jobs.c.status.in_([JobStatus.QUEUED, JobStatus.PROCESSING])
-
-        def count(conn: Connection) -> int:
-            return int(
-                conn.execute(select(func.count()).select_from(observation_generation_jobs).where(live)).scalar_one()
-            )
-
-        return int(self.read(count))
-
-    def wait_until_settled(self, timeout_s: float = SETTLED_WITHIN_S) -> None:
-        give_up_at = time.monotonic() + timeout_s
-        while (left := self.unsettled()) and time.monotonic() < give_up_at:
-            time.sleep(0.1)
-        assert not left, f"{left} jobs not at an end: {self.log()}"
-
-    def assert_each_observed_once_in_order(self, sessions: int, each: int) -> None:
-        """Every event has one observation, and each session's were stored in the order of its events."""
-
-        def stored(conn: Connection) -> list[tuple[str, int]]:
-            rows = conn.execute(
-                select(
-                    observations.c.title, observation_generation_jobs.c.completed_at, observation_generation_jobs.c.seq
-                )
-                .join(
-                    observation_generation_jobs,
-                    observation_generation_jobs.c.id == observations.c.created_by_job_id,
-                )
-                .order_by(observation_generation_jobs.c.completed_at, observation_generation_jobs.c.seq)
-            )
-            return [(row.title, row.seq) for row in rows]
-
-        found: dict[int, list[int]] = defaultdict(list)
-        for title, _ in self.read(stored):
-            session, number = (int(part) for part in title.removeprefix("MARK-").split("-"))
-            found[session].append(number)
-        assert dict(found) == {session: list(range(each)) for session in range(sessions)}
+    @property
+    def path(self) -> Path:
+        """The file, where the database is SQLite's."""
+        return self.cli.home / "onlooker.db"
 
     def statuses(self) -> dict[str, int]:
-        def count(conn: Connection) -> dict[str, int]:
-            table = observation_generation_jobs
-            return {
-                row[0]: row[1] for row in conn.execute(select(table.c.status, func.count()).group_by(table.c.status))
-            }
+        """How many jobs have each status."""
+        counted = select(observation_generation_jobs.c.status, func.count()).group_by("status")
+        return {row[0]: row[1] for row in self.read(lambda conn: conn.execute(counted).all())}
 
-        return dict(self.read(count))
+    def completed(self) -> int:
+        return self.statuses().get(JobStatus.COMPLETED, 0)
 
-    def stored_events(self) -> int:
-        return int(self.read(lambda conn: conn.execute(select(func.count()).select_from(agent_events)).scalar_one()))
+    def first_completed_after(self, at: int) -> int | None:
+        """When the first job was completed after a time, epoch milliseconds."""
+        done = observation_generation_jobs.c.completed_at
+        first = select(func.min(done)).where(done > at)
+        return self.read(lambda conn: conn.execute(first).scalar_one_or_none())
+
+    def stored_events(self) -> list[str]:
+        """The marks of all stored events."""
+        return list(self.read(lambda conn: conn.execute(select(agent_events.c.source_event_id)).scalars().all()))
 
     def unfinished_messages(self) -> int:
         waiting = select(func.count()).select_from(messages).where(messages.c.state < 2)
-        return int(self.read(lambda conn: conn.execute(waiting).scalar_one()))
+        return self.read(lambda conn: conn.execute(waiting).scalar_one())
+
+    def history(self) -> list[Entry]:
+        """What happened to all jobs of sessions."""
+        jobs, noted = observation_generation_jobs, observation_generation_job_events
+        told = (
+            select(jobs.c.session_id, jobs.c.seq, noted.c.event)
+            .join(jobs, jobs.c.id == noted.c.job_id)
+            .order_by(noted.c.id)
+        )
+        return self.read(lambda conn: [Entry(*row) for row in conn.execute(told)])
+
+    def happened(self, event: str) -> int:
+        """How often something happened to a job."""
+        return sum(entry.event == event for entry in self.history())
+
+    def wait_until(self, condition: Callable[[], object], timeout_s: float) -> None:
+        """Fails with the end of the log."""
+        give_up_at = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < give_up_at, self.log()
+            time.sleep(POLL_S)
+
+    def wait_until_completed(self, at_least: int) -> None:
+        self.wait_until(lambda: self.completed() >= at_least, SETTLED_WITHIN_S)
+
+    def freeze(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop it while it holds jobs and is not in the middle of a transaction, which would stop others too."""
+
+        def is_frozen_in_a_call() -> bool:
+            process.send_signal(signal.SIGSTOP)
+            if self._nobody_writes() and self.statuses().get(JobStatus.PROCESSING):
+                return True
+            process.send_signal(signal.SIGCONT)
+            return False
+
+        self.wait_until(is_frozen_in_a_call, SETTLED_WITHIN_S)
+
+    def _nobody_writes(self) -> bool:
+        if self.path.exists():
+            return is_writable(self.path)
+        busy = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in trans%'"
+        return not admin_fetch(self.database_url, busy)
+
+    def wait_until_settled(self, timeout_s: float = SETTLED_WITHIN_S) -> None:
+        """Until no job is queued or processing."""
+        self.wait_until(lambda: self.statuses().keys().isdisjoint(("queued", "processing")), timeout_s)
+
+    def wait_for_no_messages(self, timeout_s: float = 20) -> None:
+        """Until the queue is empty too."""
+        self.wait_until(lambda: not self.unfinished_messages(), timeout_s)
+
+    def assert_each_observed_once_in_order(self, sessions: int, each: int) -> None:
+        """Every event is stored once, every event has one observation, made in its session's order, one at a time."""
+        self.assert_observed(dict.fromkeys(range(sessions), each))
+
+    def assert_observed(self, expected: Mapping[int, int]) -> None:
+        """See `assert_each_observed_once_in_order`; `expected` has each session's number of events."""
+        wanted = {session: list(range(count)) for session, count in expected.items()}
+        assert _by_session(self.stored_events()) == {session: Counter(numbers) for session, numbers in wanted.items()}
+        assert self.statuses() == {JobStatus.COMPLETED: sum(expected.values())}
+        made = self.read(_observed_events)
+        assert [title for title, mark in made if title != mark] == [], "an observation names another event"
+        in_order: dict[int, list[int]] = defaultdict(list)
+        for title, _ in made:
+            session, number = _parts(title)
+            in_order[session].append(number)
+        assert dict(in_order) == wanted
+        self.assert_one_at_a_time()
+
+    def assert_one_at_a_time(self) -> None:
+        """No job was taken or completed before all that came before it in its session were completed."""
+        done: dict[str, int] = defaultdict(int)
+        for entry in self.history():
+            if entry.event in {"taken", "completed"}:
+                assert entry.seq == done[entry.session] + 1, entry
+            if entry.event == "completed":
+                done[entry.session] = entry.seq
+
+    @property
+    def _log_path(self) -> Path:
+        return self.cli.home.parent / "processes.log"
 
     def log(self) -> str:
         """The end of what the processes said."""
-        path = self.cli.home.parent / "processes.log"
-        return path.read_text(errors="replace")[-3000:] if path.exists() else ""
+        return self._log_path.read_text(errors="replace")[-4000:] if self._log_path.exists() else ""
+
+
+def _observed_events(conn: Connection) -> list[tuple[str, str]]:
+    """Each observation's title and its source's mark, in the order in which their jobs were completed."""
+    noted = observation_generation_job_events
+    made = (
+        select(observations.c.title, agent_events.c.source_event_id)
+        .join(noted, noted.c.job_id == observations.c.created_by_job_id)
+        .where(noted.c.event == "completed")
+        .outerjoin(observation_sources, observation_sources.c.observation_id == observations.c.id)
+        .outerjoin(agent_events, agent_events.c.id == observation_sources.c.event_id)
+        .order_by(noted.c.id)
+    )
+    return [(row.title, row.source_event_id) for row in conn.execute(made)]
+
+
+def _by_session(marks: Sequence[str]) -> dict[int, Counter[int]]:
+    found: dict[int, Counter[int]] = defaultdict(Counter)
+    for mark in marks:
+        session, number = _parts(mark)
+        found[session][number] += 1
+    return dict(found)
+
+
+def _parts(mark: str) -> tuple[int, int]:
+    session, number = mark.removeprefix("MARK-").split("-")
+    return int(session), int(number)
 
 
 @contextmanager
@@ -173,7 +306,7 @@ def deployment(folder: Path, database_url: str | None = None, **settings: str) -
         extra["ONLOOKER_DATABASE_URL"] = database_url
     made = Deployment(Cli(folder / "home", extra))
     made.project = made.cli.run("projects", "create", "faults", "--json").json()["id"]
-    made.key = made.cli.run("keys", "create", "--scope", "read,write,admin", "--json").json()["key"]
+    made.key = (made.cli.home / "key").read_text().strip()
     try:
         yield made
     finally:
@@ -181,10 +314,21 @@ def deployment(folder: Path, database_url: str | None = None, **settings: str) -
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGCONT)
                 process.kill()
-            process.wait(30)
+            process.wait(ENDS_WITHIN_S)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End it as a power cut would."""
+    """End it as the kernel would that is short of memory."""
     process.kill()
-    process.wait(30)
+    process.wait(ENDS_WITHIN_S)
+
+
+def is_writable(path: Path) -> bool:
+    """Whether nobody is in the middle of a write to this SQLite file."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0.2)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+    return True

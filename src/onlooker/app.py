@@ -30,6 +30,8 @@ from onlooker.storage.database import Database, open_database
 from onlooker.worker import Worker
 
 TRY_AGAIN_S = 0.5
+CLAIM_PER_JOB_LEASE = 1.5
+"""A claim on a message outlives the lease of its job, which is the authority; both are renewed together."""
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +137,7 @@ def open_queue(settings: Settings, database: Database, identity: ProcessIdentity
         raise Misconfigured(["ONLOOKER_QUEUE_ENGINE=bullmq is not available in this version: use sql"])
     from onlooker.queue.sql import SqlQueue
 
-    return SqlQueue(database, identity=identity)
+    return SqlQueue(database, identity=identity, lease_ms=int(settings.job_lease_s * CLAIM_PER_JOB_LEASE * 1000))
 
 
 def build_provider(settings: Settings) -> Provider:
