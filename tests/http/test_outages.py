@@ -57,9 +57,9 @@ async def test_too_much_waiting_is_refused_and_nothing_of_it_stored(
         free = asyncio.Event()
         tx = site.app.database.tx
 
-        async def held(work: object, *, durable: bool = True) -> object:
+        async def held(work: object, *, durable: bool = True, urgent: bool = False) -> object:
             await free.wait()
-            return await tx(work, durable=durable)  # type: ignore[arg-type]  # handed on as it came
+            return await tx(work, durable=durable, urgent=urgent)  # type: ignore[arg-type]  # handed on as it came
 
         monkeypatch.setattr(site.app.database, "tx", held)
         waiting = [asyncio.create_task(client.post("/v1/events", json=site.event(number))) for number in range(1, 5)]

@@ -208,10 +208,10 @@ class Held:
         self.free = asyncio.Event()
         tx = site.app.database.tx
 
-        async def held(work: Callable[..., Any], *, durable: bool = True) -> Any:
+        async def held(work: Callable[..., Any], *, durable: bool = True, urgent: bool = False) -> Any:
             self.asked += 1
             await self.free.wait()
-            return await tx(work, durable=durable)
+            return await tx(work, durable=durable, urgent=urgent)
 
         monkeypatch.setattr(site.app.database, "tx", held)
 
