@@ -1,10 +1,12 @@
 """Logging set-up. Logs carry ids, counts and reasons, and never a user's content."""
 
+import io
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
@@ -21,9 +23,25 @@ def set_up_logging(level: str, *, stream: TextIO = sys.stderr) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
+
+
+class _Unfailing(io.TextIOBase):
+    """A stream that loses what it cannot write: a full disk takes lines of the log, and never the work they tell of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def place_of(error: BaseException) -> list[str]:
