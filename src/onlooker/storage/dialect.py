@@ -43,8 +43,8 @@ SQLITE_UNAVAILABLE = frozenset({5, 6, 7, 8, 10, 11, 13, 14, 26})
 POSTGRES_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
 """SQLSTATE classes: connection, resources, operator intervention (shutdown), system error."""
 
-POSTGRES_UNAVAILABLE = frozenset({"25006", "55P03", "40P01", "40001", "3D000", "28P01"})
-"""Read-only, lock not available, deadlock, serialisation, no such database, bad password."""
+POSTGRES_UNAVAILABLE = frozenset({"25006", "25P03", "55P03", "40P01", "40001", "3D000", "28P01"})
+"""Read-only, transaction left idle, lock not available, deadlock, serialisation, no such database, bad password."""
 
 POSTGRES_RETRY = frozenset({"40P01", "40001"})
 

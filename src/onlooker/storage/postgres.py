@@ -15,6 +15,8 @@ from onlooker.storage import dialect
 T = TypeVar("T")
 
 STATEMENT_TIMEOUT_MS = 30_000
+IDLE_TRANSACTION_TIMEOUT_MS = 15_000
+"""A process that is frozen, or cut off, in a transaction lets go of its locks after this: others wait for them."""
 
 
 class PostgresDatabase:
@@ -95,6 +97,7 @@ def _engine(url: URL, pool_size: int, timeout_s: float, *, synchronous_commit: s
                 # all of it when it is large and nothing has counted its rows yet.
                 "enable_seqscan": "off" if synchronous_commit == "on" else "on",
                 "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_TIMEOUT_MS),
             },
         },
     )
