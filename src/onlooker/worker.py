@@ -101,12 +101,10 @@ class Worker:
                 claim = await self._handle(claim, stop)
             except (QueueUnavailable, StorageUnavailable) as error:
                 log.warning("waiting for a part that is away", reason=str(error))
+                await self._pause(stop)
                 if claim is not None:
-                    with contextlib.suppress(QueueUnavailable):
-                        await self.queue.release(claim, delay_ms=int(OUTAGE_PAUSE_S * 1000))
+                    await self._put_back(claim, None, stop)
                 claim = None
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), OUTAGE_PAUSE_S)
 
     async def _claim(self, stop: asyncio.Event) -> Claim | None:
         """The next claim, or None on stop: a claim that arrives as stop is set goes back."""
@@ -135,8 +133,11 @@ class Worker:
             delay_ms = await self._run(claim, taken)
         except ClaimLost:
             log.warning("lease lost, nothing written", job=taken.head.id)
-            await self.generate.give_back(taken, reason="part of the run was taken away")
-            await self.queue.release(claim)
+            await self._put_back(claim, taken, stop, reason="part of the run was taken away")
+            return None
+        except StorageUnavailable as error:
+            log.warning("nothing written while the database is away", job=taken.head.id, reason=str(error))
+            await self._put_back(claim, taken, stop, reason="the database was away")
             return None
         for job in taken.jobs:
             self.on_settled(job.id)
@@ -146,6 +147,30 @@ class Worker:
         # Whoever retried or cancelled while the message was claimed could not ring it.
         await self._ring_head(claim)
         return None
+
+    async def _put_back(self, claim: Claim, taken: Taken | None, stop: asyncio.Event, *, reason: str = "") -> None:
+        """Put back what an outage left us with, the row first (R12), as soon as that works.
+
+        Without it nobody serves the lane before both leases have ended. On stop they are left to end.
+        """
+        until = time.monotonic() + self.generate.lease_ms / 1000
+        while True:
+            try:
+                if taken is not None:
+                    await self.generate.give_back(taken, reason=reason)
+                    taken = None
+                await self.queue.release(claim)
+            except (QueueUnavailable, StorageUnavailable):
+                if stop.is_set() or time.monotonic() >= until:
+                    return
+                await self._pause(stop)
+            else:
+                return
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        """Let a part that is away come back."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), OUTAGE_PAUSE_S)
 
     async def _next(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
         """Confirm, look at the lane's head and ring it if it is due (R7); a claim that came with the confirming."""

@@ -89,7 +89,7 @@ class Generate:
         except StorageUnavailable as error:
             if not error.outcome_unknown:
                 raise
-            held = await self._database.read(lambda conn: jobs.find_taken(conn, job_id, token))
+            held = await self._read_again(lambda conn: jobs.find_taken(conn, job_id, token))
             if held is None:
                 raise
             return held
@@ -221,14 +221,39 @@ class Generate:
             else:
                 return
 
+    async def _read_again(self, work: Callable[[Connection], Taken | None]) -> Taken | None:
+        """Read what a commit left, for as long as its lease may live."""
+        deadline = time.monotonic() + self.lease_ms / 1000
+        while True:
+            try:
+                return await self._database.read(work)
+            except StorageUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(STORE_AGAIN_S)
+
     async def _record_usage(self, head: Job, answer: GenerationAnswer) -> None:
-        """What a call cost counts even when its answer is refused afterwards."""
+        """What a call cost counts even when its answer is refused afterwards; once, so not again after a lost reply.
+
+        An outage is waited out, since the answer is at hand and was paid for.
+        """
         day = time.strftime("%Y-%m-%d", time.gmtime(self._now_ms() / 1000))
 
         def work(conn: Connection) -> None:
             jobs.record_usage(conn, head, answer.usage, day=day, provider=self._provider.name, model=answer.model or "")
 
-        await self._database.tx(work)
+        deadline = time.monotonic() + self.lease_ms / 1000
+        while True:
+            try:
+                await self._database.tx(work)
+            except StorageUnavailable as error:
+                if error.outcome_unknown:
+                    return
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(STORE_AGAIN_S)
+            else:
+                return
 
     def _note(
         self, taken: Taken, given: Input, draft: Draft, answer: GenerationAnswer, ordinal: int, now: int
