@@ -209,23 +209,30 @@ class Deployment:
     def wait_until_completed(self, at_least: int) -> None:
         self.wait_until(lambda: self.completed() >= at_least, SETTLED_WITHIN_S)
 
-    def freeze(self, process: subprocess.Popen[bytes]) -> None:
-        """Stop it while it holds jobs and is not in the middle of a transaction, which would stop others too."""
+    def freeze(self, process: subprocess.Popen[bytes], *, in_transaction: bool = False) -> None:
+        """Stop the only worker while it holds jobs; in the middle of a transaction, or outside of any."""
 
-        def is_frozen_in_a_call() -> bool:
+        def is_frozen_so() -> bool:
             process.send_signal(signal.SIGSTOP)
-            if self._nobody_writes() and self.statuses().get(JobStatus.PROCESSING):
+            if self._is_in_transaction() is in_transaction and self.statuses().get(JobStatus.PROCESSING):
                 return True
             process.send_signal(signal.SIGCONT)
             return False
 
-        self.wait_until(is_frozen_in_a_call, SETTLED_WITHIN_S)
+        self.wait_until(is_frozen_so, SETTLED_WITHIN_S)
 
-    def _nobody_writes(self) -> bool:
+    def _is_in_transaction(self) -> bool | None:
+        """Whether a process is; None while Postgres waits for the rest of a statement, which no timeout of it ends."""
         if self.path.exists():
-            return is_writable(self.path)
-        busy = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in trans%'"
-        return not admin_fetch(self.database_url, busy)
+            return not is_writable(self.path)
+        time.sleep(POLL_S)  # what was under way when the process was stopped comes to its end
+        waiting = """
+            SELECT count(*) FILTER (WHERE state LIKE 'idle in transaction%') AS idle,
+                   count(*) FILTER (WHERE state = 'active' AND wait_event = 'ClientRead') AS torn
+            FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'onlooker'
+        """
+        found = admin_fetch(self.database_url, waiting)[0]
+        return None if found["torn"] else bool(found["idle"])
 
     def wait_until_settled(self, timeout_s: float = SETTLED_WITHIN_S) -> None:
         """Until no job is queued or processing."""

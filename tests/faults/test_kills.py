@@ -50,7 +50,7 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, 
         with ThreadPoolExecutor(CLIENTS) as clients:
             sending = [clients.submit(post_sessions_of_a_client, it, client) for client in range(CLIENTS)]
             for _ in range(KILLS):
-                time.sleep(chance.random() * 0.4)
+                time.sleep(chance.random() * 0.3)
                 killed = chance.choice(["server", "worker", "both"])
                 if killed != "worker":
                     kill(server)
@@ -59,7 +59,7 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, 
                     kill(worker)
                     worker = it.work()
                 # Some kills come while a process starts, most find one that is at work.
-                if chance.random() < 0.7:
+                if chance.random() < 0.6:
                     it.wait_until_begun(server, worker)
             left = SESSIONS * EACH - it.completed()
             for each in sending:

@@ -1,0 +1,100 @@
+"""A Postgres that goes and comes back, and clients that go: nothing is lost, nothing doubled, nobody hangs."""
+
+import asyncio
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployment import Deployment, deployment
+from servers import PostgresServer
+
+ANSWERED_WITHIN_S = 15
+CLIENTS = 4
+
+
+@pytest.mark.parametrize("ending", ["stopped", "killed"])
+def test_a_postgres_that_goes_under_load_is_said_and_what_was_accepted_is_done(
+    tmp_path: Path, own_postgres: PostgresServer, ending: str
+) -> None:
+    settings = {"ONLOOKER_SCRIPTED_DELAY_MS": "10", "ONLOOKER_DATABASE_TIMEOUT_S": "2"}
+    with deployment(tmp_path, own_postgres.url, **settings) as it:
+        processes = [it.serve("--no-worker"), it.work(), it.work()]
+        enough = threading.Event()
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            sending = [clients.submit(post_and_post_again, it, session, enough) for session in range(CLIENTS)]
+            it.wait_until_completed(20)
+            (own_postgres.stop if ending == "stopped" else own_postgres.kill)()
+            time.sleep(2)
+            own_postgres.start()
+            it.wait_until_completed(it.completed() + 20)
+            enough.set()
+            told = [each.result() for each in sending]
+        it.wait_until_settled()
+        it.assert_observed({session: count for session, (count, _) in enumerate(told)})
+        assert any(refused for _, refused in told), "nobody was told of the outage"
+        assert [process.poll() for process in processes] == [None] * len(processes)
+        it.wait_for_no_messages()
+
+
+def post_and_post_again(it: Deployment, session: int, enough: threading.Event) -> tuple[int, int]:
+    """Post one event after the other, each until it is acknowledged; how many, and how often 503 was said."""
+    number = refused = 0
+    with it.client(ANSWERED_WITHIN_S) as client:
+        while not enough.is_set():
+            answer = client.post("/v1/events", json=it.event(session, number))
+            if answer.status_code == 201:
+                number += 1
+            else:
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["retry-after"]) >= 1
+                refused += 1
+                time.sleep(0.1)
+    return number, refused
+
+
+def test_what_a_client_that_went_away_had_sent_is_stored_once_at_most(tmp_path: Path, database_url: str | None) -> None:
+    sessions, each = 40, 5
+    with deployment(tmp_path, database_url) as it:
+        it.serve()
+        chance = random.Random(7)  # noqa: S311 - the same moments in every run
+        asyncio.run(send_and_go(it, sessions, each, chance))
+        stored = it.stored_events()
+        assert len(stored) == len(set(stored)), "an event was stored twice"
+        assert len(stored) > 0, "no client went after its event was read"
+        with it.client() as client:
+            for session in range(sessions):
+                for number in range(each):
+                    again = client.post("/v1/events", json=it.event(session, number)).raise_for_status().json()
+                    once_more = client.post("/v1/events", json=it.event(session, number)).raise_for_status().json()
+                    assert once_more["duplicate"] is True
+                    assert once_more["event"]["id"] == again["event"]["id"]
+                    assert again.get("duplicate") or f"MARK-{session}-{number}" not in stored
+        it.wait_until_settled()
+        assert sorted(it.stored_events()) == sorted(f"MARK-{s}-{n}" for s in range(sessions) for n in range(each))
+        assert it.statuses() == {"completed": sessions * each}
+        it.assert_one_at_a_time()
+        it.wait_for_no_messages()
+
+
+async def send_and_go(it: Deployment, sessions: int, each: int, chance: random.Random) -> None:
+    """Each client sends an event and closes its connection before the answer, or before the event is whole."""
+    port = httpx.URL(it.url).port
+
+    async def send(session: int) -> None:
+        for number in range(each):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            request = it.request(it.event(session, number))
+            cut = len(request) if chance.random() < 0.8 else chance.randrange(len(request))
+            writer.write(request[:cut])
+            await writer.drain()
+            await asyncio.sleep(chance.random() * 0.2)
+            writer.transport.abort()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as sending:
+        for session in range(sessions):
+            sending.create_task(send(session))
