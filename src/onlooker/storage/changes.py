@@ -14,8 +14,8 @@ from sqlalchemy import make_url
 from onlooker.storage.database import Database
 from onlooker.storage.dialect import POSTGRES
 
-QUIET_S = 0.05
-"""How often the counter is read while nothing happens."""
+QUIET_S = 0.02
+"""How often the counter is read while nothing happens: 50 reads a second of some 10 us each."""
 
 BUSY_S = 0.004
 """And in the moments after something was found: a stream of work is met within milliseconds."""
