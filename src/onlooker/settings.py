@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from onlooker.domain.errors import Misconfigured
+from onlooker.domain.jobs import MAX_ATTEMPTS
 
 PREFIX = "ONLOOKER_"
 SETTINGS_FILE = "settings.toml"
@@ -95,7 +96,7 @@ class Settings(BaseSettings):
         60, ge=1, le=3600, description="How long a worker holds a job without renewing it.", examples=["120"]
     )
     max_attempts: int = Field(
-        5, ge=1, le=100, description="How often a job is tried before it is dead-lettered.", examples=["3"]
+        MAX_ATTEMPTS, ge=1, le=100, description="How often a job is tried before it is dead-lettered.", examples=["3"]
     )
     max_waiting_events: int = Field(
         10_000,

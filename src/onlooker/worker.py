@@ -84,8 +84,7 @@ class Worker:
                 await self.database.tx(
                     lambda conn: workers.beat(conn, self.worker_id, self.identity, "worker"), durable=False
                 )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
+            await self._pause(stop, HEARTBEAT_S)
 
     async def _serve(self, stop: asyncio.Event) -> None:
         """One lane at a time, again and again."""
@@ -167,10 +166,10 @@ class Worker:
             else:
                 return
 
-    async def _pause(self, stop: asyncio.Event) -> None:
-        """Let a part that is away come back."""
+    async def _pause(self, stop: asyncio.Event, wait_s: float = OUTAGE_PAUSE_S) -> None:
+        """Wait so long, or until stop: by default for a part that is away to come back."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), OUTAGE_PAUSE_S)
+            await asyncio.wait_for(stop.wait(), wait_s)
 
     async def _next(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
         """Confirm, look at the lane's head and ring it if it is due (R7); a claim that came with the confirming."""

@@ -198,6 +198,16 @@ async def test_a_drained_run_goes_back_with_its_attempt(database: Database) -> N
     assert (await taken(database, made[0], longest_run=2)).ids == [job.id for job in made]
 
 
+async def test_giving_back_what_was_taken_away_changes_nothing_and_is_not_in_the_history(database: Database) -> None:
+    kept, lost = await session_with_jobs(database, 2)
+    run = await taken(database, kept, longest_run=2)
+    await database.tx(lambda conn: jobs.cancel(conn, scope_of(lost), lost.id, reason="test"))
+    await database.tx(lambda conn: jobs.give_back(conn, run, reason="stop"))
+    assert [(await read(database, job)).status for job in (kept, lost)] == [JobStatus.QUEUED, JobStatus.CANCELLED]
+    assert await history(database, kept) == ["queued", "taken", "given-back"]
+    assert await history(database, lost) == ["queued", "taken", "cancelled"]
+
+
 async def test_what_a_revoked_key_sent_is_cancelled_with_that_reason(database: Database) -> None:
     scope = await new_scope(database)
 
@@ -290,13 +300,13 @@ async def test_the_walk_over_heads_goes_on_where_a_page_ended(
 async def test_every_step_is_in_the_jobs_own_history(database: Database) -> None:
     (job,) = await session_with_jobs(database, 1)
     await complete(database, await taken(database, job))
+    assert await history(database, job) == ["queued", "taken", "completed"]
+
+
+async def history(database: Database, job: Job) -> list[str]:
     table = observation_generation_job_events
-    steps = await database.read(
-        lambda conn: conn.execute(
-            select(table.c.event).where(table.c.job_id == job.id).order_by(table.c.id)
-        ).scalars().all()
-    )  # fmt: skip
-    assert steps == ["queued", "taken", "completed"]
+    steps = select(table.c.event).where(table.c.job_id == job.id).order_by(table.c.id)
+    return list(await database.read(lambda conn: conn.execute(steps).scalars().all()))
 
 
 async def test_a_job_held_by_a_dead_process_of_this_machine_is_put_back(database: Database) -> None:

@@ -16,7 +16,6 @@ from typing import Protocol
 LEASE_MS = 90_000
 """How long a claim lives without being extended."""
 
-RENEWAL_MS = 20_000
 RETENTION_MS = 24 * 3_600_000
 """How long a finished id is refused when it is enqueued again."""
 

@@ -8,9 +8,9 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -30,6 +30,8 @@ CALL_DEADLINE_S = 120.0
 
 STORE_AGAIN_S = 0.5
 DRAFT_TEXTS = ("title", "subtitle", "narrative", "facts", "concepts", "files_read", "files_modified")
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +91,7 @@ class Generate:
         except StorageUnavailable as error:
             if not error.outcome_unknown:
                 raise
-            held = await self._read_again(lambda conn: jobs.find_taken(conn, job_id, token))
+            held = await self._outlast(lambda: self._database.read(lambda conn: jobs.find_taken(conn, job_id, token)))
             if held is None:
                 raise
             return held
@@ -112,7 +114,7 @@ class Generate:
         except Exception as defect:  # noqa: BLE001 - see above; it is logged with its place
             name = type(defect).__name__
             log.warning("defect in a job", job=taken.head.id, error=name, where=place_of(defect))
-            return await self._settle(taken, Defect(type(defect).__name__))
+            return await self._settle(taken, Defect(name))
 
     async def _run(self, taken: Taken) -> int | None:
         given = await self._database.read(lambda conn: load_input(conn, taken))
@@ -156,7 +158,6 @@ class Generate:
         outage = isinstance(error, (Busy, Exhausted))
         delay_ms = retry_delay_ms((head.outages if outage else head.failures) + 1, random.random(), error.retry_after_s)  # noqa: S311 - jitter
         reason = f"{type(error).__name__}: {error}"
-
         final = not error.retryable and len(taken.jobs) == 1
         status = JobStatus.QUEUED
 
@@ -206,27 +207,26 @@ class Generate:
         After a commit whose reply was lost the row is read before anything else (R5): a transaction that did commit
         is not run again, and its fence would refuse it.
         """
-        deadline = time.monotonic() + self.lease_ms / 1000
         unknown = False
-        while True:
+
+        async def write() -> None:
+            nonlocal unknown
+            if unknown and not await self._database.read(lambda conn: jobs.is_held(conn, taken)):
+                return
             try:
-                if unknown and not await self._database.read(lambda conn: jobs.is_held(conn, taken)):
-                    return
                 await self._database.tx(work)
             except StorageUnavailable as error:
                 unknown = unknown or error.outcome_unknown
-                if time.monotonic() >= deadline:
-                    raise
-                await asyncio.sleep(STORE_AGAIN_S)
-            else:
-                return
+                raise
 
-    async def _read_again(self, work: Callable[[Connection], Taken | None]) -> Taken | None:
-        """Read what a commit left, for as long as its lease may live."""
+        await self._outlast(write)
+
+    async def _outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make the attempt again while the database is away, for as long as the lease may live."""
         deadline = time.monotonic() + self.lease_ms / 1000
         while True:
             try:
-                return await self._database.read(work)
+                return await attempt()
             except StorageUnavailable:
                 if time.monotonic() >= deadline:
                     raise
@@ -242,18 +242,14 @@ class Generate:
         def work(conn: Connection) -> None:
             jobs.record_usage(conn, head, answer.usage, day=day, provider=self._provider.name, model=answer.model or "")
 
-        deadline = time.monotonic() + self.lease_ms / 1000
-        while True:
+        async def add() -> None:
             try:
                 await self._database.tx(work)
             except StorageUnavailable as error:
-                if error.outcome_unknown:
-                    return
-                if time.monotonic() >= deadline:
+                if not error.outcome_unknown:
                     raise
-                await asyncio.sleep(STORE_AGAIN_S)
-            else:
-                return
+
+        await self._outlast(add)
 
     def _note(
         self, taken: Taken, given: Input, draft: Draft, answer: GenerationAnswer, ordinal: int, now: int

@@ -6,6 +6,7 @@ To **ring** a job is to enqueue its message. A message only says that its lane h
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -14,7 +15,7 @@ from onlooker.domain.jobs import KIND_LANES
 from onlooker.domain.models import Job
 from onlooker.queue.contract import Lane, Message, QueueEngine
 from onlooker.storage import heads
-from onlooker.storage.database import Connection, Database
+from onlooker.storage.database import Database
 
 RECONCILE_EVERY_S = 30.0
 LOOK_EVERY_S = 2.0
@@ -70,13 +71,7 @@ class Outbox:
         everything = await self._lost_messages()
         rung, place = 0, heads.Place()
         while not place.is_end:
-            here = place
-
-            def ring(conn: Connection, here: heads.Place = here) -> tuple[list[Job], heads.Place]:
-                heads.lock_reconcile(conn)
-                return heads.ring_page(conn, here, everything=everything)
-
-            jobs, place = await self._database.tx(ring)
+            jobs, place = await self._database.tx(partial(heads.ring_page, place=place, everything=everything))
             if not await self.publish(jobs):
                 return rung
             rung += len(jobs)

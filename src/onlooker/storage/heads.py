@@ -103,8 +103,9 @@ def ring_page(conn: Connection, place: Place, *, everything: bool = False) -> tu
     """The due heads after `place` that were not rung lately, marked as rung now; and the place after them.
 
     A head that is rung again and again without a change waits longer each time, up to eight minutes. `everything`
-    rings without regard to that: the queue has lost its messages.
+    rings without regard to that: the queue has lost its messages. One process rings at a time.
     """
+    dialect.lock_keys(conn, [RECONCILE_LOCK])
     ids: list[str] = []
     session_id, job_id = place.session_id, place.job_id
     if session_id is not None:
@@ -126,11 +127,6 @@ def ring_page(conn: Connection, place: Place, *, everything: bool = False) -> tu
         .returning(*COLUMNS)
     )
     return [read_job(row) for row in rung], Place(session_id, job_id)
-
-
-def lock_reconcile(conn: Connection) -> None:
-    """One process reconciles at a time."""
-    dialect.lock_keys(conn, [RECONCILE_LOCK])
 
 
 def oldest_queued_ms(conn: Connection) -> int | None:

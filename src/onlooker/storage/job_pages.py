@@ -9,6 +9,7 @@ from onlooker.domain.models import Job, Scope
 from onlooker.storage.database import Connection
 from onlooker.storage.jobs import COLUMNS, JOBS, read_job
 from onlooker.storage.tables import agent_events
+from onlooker.storage.tenancy import belongs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,7 @@ def list_jobs(conn: Connection, team_id: str, wanted: JobFilter, *, limit: int, 
 def payloads_of(conn: Connection, scope: Scope, job: Job) -> list[str]:
     """The stored payloads, as JSON text, that an event job is about; for an administrator who asks."""
     wanted = select(agent_events.c.payload).where(
-        agent_events.c.team_id == scope.team_id,
-        agent_events.c.project_id == scope.project_id,
+        *belongs(agent_events, scope),
         agent_events.c.id == job.source_id,
     )
     return list(conn.execute(wanted).scalars())

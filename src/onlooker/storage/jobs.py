@@ -4,14 +4,14 @@ The rules are those of the protocol (R1 to R13). Each function is one transactio
 decides (who is head, whose lease lives) is read after the session's lock was given and written before it is let go.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, literal_column, select, update
 
 from onlooker.domain.errors import ClaimLost, IllegalTransition, NotFound
-from onlooker.domain.jobs import LONGEST_OUTAGE_MS, JobKind, JobStatus
+from onlooker.domain.jobs import LONGEST_OUTAGE_MS, JobKind, JobStatus, may_become
 from onlooker.domain.models import Job, Scope, Usage
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection
@@ -22,14 +22,17 @@ from onlooker.storage.tables import (
     observation_generation_jobs,
     usage_daily,
 )
+from onlooker.storage.tenancy import belongs
 
 JOBS = observation_generation_jobs
 COLUMNS = [JOBS.c[field.name] for field in fields(Job)]
 
 # Literals, not parameters: only then is a partial index known to hold the rows.
-IS_QUEUED: ColumnElement[bool] = JOBS.c.status == literal_column("'queued'")
 IS_PROCESSING: ColumnElement[bool] = JOBS.c.status == literal_column("'processing'")
 IS_LIVE: ColumnElement[bool] = JOBS.c.status.in_([literal_column("'queued'"), literal_column("'processing'")])
+
+FREED = {"lease_token": None, "lease_until": None, "leased_by": None, "rung_at": 0, "ring_wait_ms": 0}
+"""What every end of a lease writes."""
 
 # The statements of a job's ordinary way, made once: making one costs more than SQLite needs to run it.
 _SESSION_OF = select(JOBS.c.session_id).where(JOBS.c.id == bindparam("of_job"))
@@ -70,12 +73,8 @@ _COMPLETE = (
         provider=bindparam("by_provider"),
         model=bindparam("by_model"),
         prompt_version=bindparam("by_prompt"),
-        lease_token=None,
-        lease_until=None,
-        leased_by=None,
-        rung_at=0,
-        ring_wait_ms=0,
         held_since=None,
+        **FREED,
     )
 )
 
@@ -207,9 +206,7 @@ def _take_run(conn: Connection, run: list[Job], *, token: str, worker: str, unti
 def extend(conn: Connection, taken: Taken, *, lease_ms: int) -> None:
     """Renew the lease of the whole run from now. Raises `ClaimLost` when any of it is not ours any more."""
     now = dialect.read_clock(conn)
-    renewed = conn.execute(update(JOBS).where(*_fence(taken)).values(lease_until=now + lease_ms))
-    if renewed.rowcount != len(taken.jobs):
-        raise ClaimLost("the job's lease is gone")
+    _require_all(taken, conn.execute(update(JOBS).where(*_fence(taken)).values(lease_until=now + lease_ms)).rowcount)
 
 
 def complete(conn: Connection, taken: Taken, *, provider: str, model: str | None, prompt_version: str) -> None:
@@ -217,21 +214,14 @@ def complete(conn: Connection, taken: Taken, *, provider: str, model: str | None
     now = dialect.read_clock(conn)
     given = {"of_jobs": taken.ids, "by_token": taken.token, "at": now}
     made = {"by_provider": provider, "by_model": model, "by_prompt": prompt_version}
-    changed = conn.execute(_COMPLETE, {**given, **made})
-    if changed.rowcount != len(taken.jobs):
-        raise ClaimLost("the job's lease is gone")
+    _require_all(taken, conn.execute(_COMPLETE, {**given, **made}).rowcount)
     _note(conn, taken.jobs, "completed", now)
 
 
 def give_back(conn: Connection, taken: Taken, *, reason: str) -> None:
-    """Put the run back as if it had not been taken: queued at its place, its attempt given back (R6, R12)."""
-    now = dialect.read_clock(conn)
-    conn.execute(
-        update(JOBS)
-        .where(*_fence(taken))
-        .values(status=JobStatus.QUEUED, attempts=JOBS.c.attempts - 1, **_released(now))
-    )
-    _note(conn, taken.jobs, "given-back", now, detail=reason)
+    """Put back what of the run is still ours, as if it had not been taken (R6, R12)."""
+    values = {"status": JobStatus.QUEUED, "attempts": JOBS.c.attempts - 1}
+    _change(conn, taken.jobs, _fence(taken), values, event="given-back", now=dialect.read_clock(conn), detail=reason)
 
 
 def hold(conn: Connection, taken: Taken, *, reason: str, delay_ms: int) -> JobStatus:
@@ -243,22 +233,15 @@ def hold(conn: Connection, taken: Taken, *, reason: str, delay_ms: int) -> JobSt
     held_since = taken.head.held_since
     if held_since is not None and now - held_since > LONGEST_OUTAGE_MS:
         return fail(conn, taken, error=reason, delay_ms=delay_ms, final=True)
-    changed = conn.execute(
-        update(JOBS)
-        .where(*_fence(taken))
-        .values(
-            status=JobStatus.QUEUED,
-            attempts=JOBS.c.attempts - 1,
-            outages=JOBS.c.outages + 1,
-            held_reason=reason,
-            held_since=func.coalesce(JOBS.c.held_since, now),
-            next_attempt_at=now + delay_ms,
-            **_released(now),
-        )
-    )
-    if changed.rowcount != len(taken.jobs):
-        raise ClaimLost("the job's lease is gone")
-    _note(conn, taken.jobs, "held", now, detail=reason)
+    values = {
+        "status": JobStatus.QUEUED,
+        "attempts": JOBS.c.attempts - 1,
+        "outages": JOBS.c.outages + 1,
+        "held_reason": reason,
+        "held_since": func.coalesce(JOBS.c.held_since, now),
+        "next_attempt_at": now + delay_ms,
+    }
+    _require_all(taken, _change(conn, taken.jobs, _fence(taken), values, event="held", now=now, detail=reason))
     return JobStatus.QUEUED
 
 
@@ -268,24 +251,17 @@ def fail(conn: Connection, taken: Taken, *, error: str, delay_ms: int, final: bo
     The rest of a failed run goes back with its attempt, and the head is alone the next time. Raises `ClaimLost`.
     """
     now = dialect.read_clock(conn)
-    head, rest = taken.head, Taken(taken.jobs[1:], taken.token) if len(taken.jobs) > 1 else None
-    if rest is not None:
+    head, rest = Taken(taken.jobs[:1], taken.token), Taken(taken.jobs[1:], taken.token)
+    if rest.jobs:
         give_back(conn, rest, reason="the run failed")
-    dead = final or head.attempts >= head.max_attempts
-    ours = Taken((head,), taken.token)
-    outcome: dict[str, Any] = (
-        {"status": JobStatus.FAILED, "failed_at": now}
-        if dead
-        else {"status": JobStatus.QUEUED, "next_attempt_at": now + delay_ms}
-    )
-    changed = conn.execute(
-        update(JOBS)
-        .where(*_fence(ours))
-        .values(failures=JOBS.c.failures + 1, last_error=error, held_since=None, **outcome, **_released(now))
-    )
-    if changed.rowcount != 1:
-        raise ClaimLost("the job's lease is gone")
-    _note(conn, [head], "failed" if dead else "retry", now, detail=error)
+    dead = final or taken.head.attempts >= taken.head.max_attempts
+    values: dict[str, Any] = {"failures": JOBS.c.failures + 1, "last_error": error, "held_since": None}
+    if dead:
+        values |= {"status": JobStatus.FAILED, "failed_at": now}
+    else:
+        values |= {"status": JobStatus.QUEUED, "next_attempt_at": now + delay_ms}
+    event = "failed" if dead else "retry"
+    _require_all(head, _change(conn, head.jobs, _fence(head), values, event=event, now=now, detail=error))
     return JobStatus.FAILED if dead else JobStatus.QUEUED
 
 
@@ -356,7 +332,7 @@ def next_head(conn: Connection, session_id: str | None, job_id: str) -> Job | No
 
 def get(conn: Connection, scope: Scope, job_id: str) -> Job:
     """A job of this tenant. Raises `NotFound`."""
-    row = conn.execute(select(*COLUMNS).where(*_of(scope), JOBS.c.id == job_id)).one_or_none()
+    row = conn.execute(select(*COLUMNS).where(*belongs(JOBS, scope), JOBS.c.id == job_id)).one_or_none()
     if row is None:
         raise NotFound("no such job")
     return read_job(row)
@@ -378,9 +354,11 @@ def cancel(conn: Connection, scope: Scope, job_id: str, *, reason: str) -> tuple
     job = get(conn, scope, job_id)
     if job.status is JobStatus.CANCELLED:
         return job, False
-    if job.status not in {JobStatus.QUEUED, JobStatus.PROCESSING}:
+    if not may_become(job.status, JobStatus.CANCELLED):
         raise IllegalTransition(f"the job is {job.status} and cannot be cancelled")
-    _finish(conn, [job], JobStatus.CANCELLED, dialect.read_clock(conn), error=reason)
+    if not _finish(conn, [job], JobStatus.CANCELLED, dialect.read_clock(conn), error=reason):
+        # A job of no session has no lock: its worker was faster.
+        raise IllegalTransition("the job ended meanwhile and cannot be cancelled")
     return get(conn, scope, job_id), True
 
 
@@ -400,7 +378,7 @@ def retry(conn: Connection, scope: Scope, job_id: str) -> tuple[Job, bool]:
     fresh = {"attempts": 0, "failed_at": None, "cancelled_at": None} if again else {}
     conn.execute(
         update(JOBS)
-        .where(*_of(scope), JOBS.c.id == job_id, JOBS.c.status == job.status)
+        .where(*belongs(JOBS, scope), JOBS.c.id == job_id, JOBS.c.status == job.status)
         .values(
             status=JobStatus.QUEUED,
             next_attempt_at=0,
@@ -415,25 +393,18 @@ def retry(conn: Connection, scope: Scope, job_id: str) -> tuple[Job, bool]:
     return get(conn, scope, job_id), again
 
 
-def _finish(conn: Connection, jobs: Sequence[Job], status: JobStatus, now: int, *, error: str) -> None:
-    """Make live jobs failed or cancelled, whoever holds them. The session is locked."""
-    conn.execute(
-        update(JOBS)
-        .where(JOBS.c.id.in_([job.id for job in jobs]), IS_LIVE)
-        .values({"status": status, f"{status}_at": now, "last_error": error, **_released(now)})
-    )
-    _note(conn, jobs, status, now, detail=error)
+def _finish(conn: Connection, jobs: Sequence[Job], status: JobStatus, now: int, *, error: str) -> int:
+    """Make live jobs failed or cancelled, whoever holds them; how many. The session is locked."""
+    values = {"status": status, f"{status}_at": now, "last_error": error}
+    live = (JOBS.c.id.in_([job.id for job in jobs]), IS_LIVE)
+    return _change(conn, jobs, live, values, event=status, now=now, detail=error)
 
 
 def _requeue(conn: Connection, jobs: Sequence[Job], now: int, *, event: str) -> None:
     """Take jobs away from a worker that is gone; their attempt stays spent. The session is locked."""
     if jobs:
-        conn.execute(
-            update(JOBS)
-            .where(JOBS.c.id.in_([job.id for job in jobs]), IS_PROCESSING)
-            .values(status=JobStatus.QUEUED, **_released(now))
-        )
-        _note(conn, jobs, event, now)
+        held = (JOBS.c.id.in_([job.id for job in jobs]), IS_PROCESSING)
+        _change(conn, jobs, held, {"status": JobStatus.QUEUED}, event=event, now=now)
 
 
 def expire(conn: Connection, jobs: Sequence[Job], now: int, *, event: str = "lease-expired") -> list[Job]:
@@ -449,20 +420,32 @@ def expire(conn: Connection, jobs: Sequence[Job], now: int, *, event: str = "lea
     return rest
 
 
-def _released(now: int) -> dict[str, Any]:
-    """What every end of a lease writes."""
-    return {
-        "lease_token": None, "lease_until": None, "leased_by": None, "rung_at": 0, "ring_wait_ms": 0, "updated_at": now,
-    }  # fmt: skip
+def _change(
+    conn: Connection,
+    jobs: Sequence[Job],
+    conditions: Sequence[ColumnElement[bool]],
+    values: Mapping[str, Any],
+    *,
+    event: str,
+    now: int,
+    detail: str = "",
+) -> int:
+    """End the lease of those of the jobs that meet the conditions, and write it into their history; how many."""
+    changing = update(JOBS).where(*conditions).values({**FREED, "updated_at": now, **values}).returning(JOBS.c.id)
+    changed = set(conn.execute(changing).scalars())
+    _note(conn, [job for job in jobs if job.id in changed], event, now, detail)
+    return len(changed)
+
+
+def _require_all(taken: Taken, changed: int) -> None:
+    """A run is written whole or not at all: the transaction of a part is rolled back by this (R6)."""
+    if changed != len(taken.jobs):
+        raise ClaimLost("the job's lease is gone")
 
 
 def _fence(taken: Taken) -> tuple[ColumnElement[bool], ...]:
     """A worker's write requires its token and status processing (R5)."""
     return JOBS.c.id.in_(taken.ids), JOBS.c.lease_token == taken.token, IS_PROCESSING
-
-
-def _of(scope: Scope) -> tuple[ColumnElement[bool], ...]:
-    return JOBS.c.team_id == scope.team_id, JOBS.c.project_id == scope.project_id
 
 
 def _note(conn: Connection, jobs: Iterable[Job], event: str, now: int, detail: str = "") -> None:

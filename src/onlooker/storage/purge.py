@@ -15,6 +15,7 @@ from onlooker.storage.tables import (
     server_sessions,
     turns,
 )
+from onlooker.storage.tenancy import belongs
 
 IN_ORDER = (
     observation_sources,
@@ -39,9 +40,9 @@ def purge_project(conn: Connection, scope: Scope) -> dict[str, int]:
     dialect.lock_keys(conn, [f"project:{scope.project_id}"])
     counts: dict[str, int] = {}
     for name, table in COUNTED.items():
-        owned = (table.c.team_id == scope.team_id, table.c.project_id == scope.project_id)
+        owned = belongs(table, scope)
         counts[name] = conn.execute(select(func.count()).select_from(table).where(*owned)).scalar_one()
     search.remove_project(conn, scope)
     for table in IN_ORDER:
-        conn.execute(delete(table).where(table.c.team_id == scope.team_id, table.c.project_id == scope.project_id))
+        conn.execute(delete(table).where(*belongs(table, scope)))
     return counts

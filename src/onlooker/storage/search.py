@@ -28,6 +28,7 @@ from onlooker.storage.ranking import (
 from onlooker.storage.search_index import index_observations, remove_observations, remove_project
 from onlooker.storage.search_tables import search_entries, search_terms
 from onlooker.storage.tables import observations
+from onlooker.storage.tenancy import belongs
 
 __all__ = ["index_observations", "remove_observations", "remove_project", "search"]
 
@@ -68,7 +69,7 @@ def search(conn: Connection, scope: Scope, query: str, wanted: SearchFilter, *, 
 
 def _conditions(scope: Scope, wanted: SearchFilter) -> list[ColumnElement[bool]]:
     """What a note must be, beside fitting; the tenant first. Hidden and superseded notes have no entry."""
-    conditions = [ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id]
+    conditions = [*belongs(ENTRIES, scope)]
     if wanted.since is not None:
         conditions.append(ENTRIES.c.occurred_at >= wanted.since)
     if wanted.until is not None:
@@ -137,7 +138,8 @@ def _read(conn: Connection, scope: Scope, numbers: Sequence[int], terms: Sequenc
     counts = search_index.count_terms_in(conn, scope, numbers, terms)
     rows = conn.execute(
         select(ENTRIES.c.number, ENTRIES.c.observation_id, ENTRIES.c.length).where(
-            ENTRIES.c.number.in_(numbers), ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id
+            ENTRIES.c.number.in_(numbers),
+            *belongs(ENTRIES, scope),
         )
     )
     return [Candidate(row[0], row[1], row[2], counts.get(row[0], {})) for row in rows]
@@ -156,8 +158,7 @@ def _neighbours(conn: Connection, scope: Scope, numbers: Sequence[int]) -> dict[
     rows = conn.execute(
         select(ENTRIES.c.number, *beside).where(
             ENTRIES.c.number.in_(numbers),
-            ENTRIES.c.team_id == scope.team_id,
-            ENTRIES.c.project_id == scope.project_id,
+            *belongs(ENTRIES, scope),
             ENTRIES.c.session_id.is_not(None),
         )
     )

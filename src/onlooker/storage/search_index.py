@@ -26,6 +26,7 @@ from onlooker.storage.search_tables import (
     search_uncounted,
     search_vocabulary,
 )
+from onlooker.storage.tenancy import belongs
 
 ENTRIES = search_entries
 PROJECTS = search_projects
@@ -53,7 +54,7 @@ def find_project(conn: Connection, scope: Scope) -> tuple[int, int] | None:
     """A project's number and how many notes it has; None where nothing was indexed yet."""
     row = conn.execute(
         select(PROJECTS.c.number, PROJECTS.c.notes).where(
-            PROJECTS.c.team_id == scope.team_id, PROJECTS.c.project_id == scope.project_id
+            *belongs(PROJECTS, scope),
         )
     ).one_or_none()
     return None if row is None else (row.number, row.notes)
@@ -125,11 +126,7 @@ def any_of(terms: Iterable[str]) -> ColumnElement[str]:
 
 
 def _add_notes(conn: Connection, scope: Scope, more: int) -> None:
-    conn.execute(
-        update(PROJECTS)
-        .where(PROJECTS.c.team_id == scope.team_id, PROJECTS.c.project_id == scope.project_id)
-        .values(notes=PROJECTS.c.notes + more)
-    )
+    conn.execute(update(PROJECTS).where(*belongs(PROJECTS, scope)).values(notes=PROJECTS.c.notes + more))
 
 
 def _count_new_entries(conn: Connection, scope: Scope) -> None:
@@ -138,7 +135,7 @@ def _count_new_entries(conn: Connection, scope: Scope) -> None:
     One process counts a project at a time; another that comes meanwhile leaves it to the next.
     """
     mine = select(search_uncounted.c.number).join(ENTRIES, ENTRIES.c.number == search_uncounted.c.number)
-    of_project = (ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id)
+    of_project = belongs(ENTRIES, scope)
     waiting = conn.execute(
         select(func.count()).select_from(mine.where(*of_project).limit(MOST_UNCOUNTED).subquery())
     ).scalar_one()
@@ -179,8 +176,7 @@ def count_notes_with(conn: Connection, scope: Scope, terms: Sequence[str]) -> tu
     counts: Counter[str] = Counter()
     rows = conn.execute(
         select(FREQUENCIES.c.term, FREQUENCIES.c.notes).where(
-            FREQUENCIES.c.team_id == scope.team_id,
-            FREQUENCIES.c.project_id == scope.project_id,
+            *belongs(FREQUENCIES, scope),
             FREQUENCIES.c.term.in_(terms),
         )
     )
@@ -188,7 +184,7 @@ def count_notes_with(conn: Connection, scope: Scope, terms: Sequence[str]) -> tu
         counts[term] += notes
     having = [func.count().filter(ENTRIES.c.terms.op("@@")(any_of([term]))) for term in terms]
     new = select(func.count(), *having).join(search_uncounted, search_uncounted.c.number == ENTRIES.c.number)
-    owned = (ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id)
+    owned = belongs(ENTRIES, scope)
     uncounted, *of_terms = conn.execute(new.where(*owned)).one()
     counts.update(dict(zip(terms, of_terms, strict=True)))
     return {term: count for term, count in counts.items() if count > 0}, uncounted
@@ -202,15 +198,15 @@ def count_terms_in(
         rows = conn.execute(
             select(ENTRIES.c.number, ENTRIES.c.terms).where(
                 ENTRIES.c.number.in_(numbers),
-                ENTRIES.c.team_id == scope.team_id,
-                ENTRIES.c.project_id == scope.project_id,
+                *belongs(ENTRIES, scope),
             )
         )
         return {number: _count_in_text(stored, terms) for number, stored in rows}
     ranks = [func.ts_rank(ENTRIES.c.terms, any_of([term])) for term in terms]
     rows = conn.execute(
         select(ENTRIES.c.number, *ranks).where(
-            ENTRIES.c.number.in_(numbers), ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id
+            ENTRIES.c.number.in_(numbers),
+            *belongs(ENTRIES, scope),
         )
     )
     return {
@@ -244,11 +240,11 @@ def remove_project(conn: Connection, scope: Scope) -> None:
     """Take all of a project's notes out of the index."""
     _remove(conn, scope)
     for table in (FREQUENCIES, PROJECTS) if not dialect.is_sqlite(conn) else (PROJECTS,):
-        conn.execute(delete(table).where(table.c.team_id == scope.team_id, table.c.project_id == scope.project_id))
+        conn.execute(delete(table).where(*belongs(table, scope)))
 
 
 def _remove(conn: Connection, scope: Scope, *conditions: ColumnElement[bool]) -> None:
-    owned = (ENTRIES.c.team_id == scope.team_id, ENTRIES.c.project_id == scope.project_id, *conditions)
+    owned = (*belongs(ENTRIES, scope), *conditions)
     if dialect.is_sqlite(conn):
         gone = conn.execute(delete(ENTRIES).where(*owned).returning(ENTRIES.c.number, ENTRIES.c.terms)).all()
         if gone:

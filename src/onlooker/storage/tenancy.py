@@ -1,6 +1,6 @@
-"""The predicate that every statement on tenant data carries, in two shapes, and its parameters."""
+"""The predicate that every statement on tenant data carries: in two shapes with parameters, or with the values."""
 
-from sqlalchemy import ColumnElement, Table, bindparam, literal_column
+from sqlalchemy import ColumnElement, Table, TableClause, bindparam, literal_column
 
 from onlooker.domain.models import Scope
 
@@ -27,3 +27,8 @@ def is_owned(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 def owner(scope: Scope) -> dict[str, str]:
     """The parameters of both."""
     return {"of_team": scope.team_id, "of_project": scope.project_id}
+
+
+def belongs(table: TableClause, scope: Scope) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """`is_listed` for a statement that is made for one scope, and carries it."""
+    return table.c.team_id == scope.team_id, table.c.project_id == scope.project_id
