@@ -53,7 +53,7 @@ class Recall:
             ranked = search.search(conn, scope, query, wanted, limit=limit)
             scores = dict(ranked)
             found = observations.observations_by_ids(conn, scope, list(scores))
-            return sorted((Hit(note, scores[note.id]) for note in found), key=lambda hit: -hit.score)
+            return [Hit(note, scores[note.id]) for note in found]
 
         return await self._database.read(work)
 
