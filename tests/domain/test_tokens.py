@@ -12,7 +12,7 @@ COUNTED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "tokens"), COUNTED)
+@pytest.mark.parametrize("text, tokens", COUNTED)
 def test_the_estimate_is_rather_too_high_and_at_most_double(text: str, tokens: int) -> None:
     assert tokens <= estimate_tokens(text) <= 2 * tokens
 
