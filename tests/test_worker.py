@@ -13,7 +13,7 @@ from onlooker.domain.errors import Busy, Rejected, StorageUnavailable, Unreadabl
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.models import Draft, Job, ObservationKind, Scope
 from onlooker.host import ProcessIdentity, new_id, now_ms
-from onlooker.providers.contract import GenerationAnswer, GenerationRequest
+from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 from onlooker.queue.contract import Lane
 from onlooker.queue.sql import SqlQueue
 from onlooker.services.generate import Generate
@@ -35,7 +35,7 @@ def one_note_an_event(request: GenerationRequest) -> GenerationAnswer:
 
 
 @dataclass
-class TestProvider:
+class TestProvider(CallsNobody):
     """Answers as the test says; remembers what it was asked."""
 
     __test__ = False
@@ -49,9 +49,6 @@ class TestProvider:
     async def generate(self, request: GenerationRequest) -> GenerationAnswer:
         self.asked.append(request)
         return one_note_an_event(request) if self.answer is None else await self.answer(request)
-
-    async def close(self) -> None:
-        pass
 
 
 @dataclass

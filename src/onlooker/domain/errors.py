@@ -7,6 +7,8 @@ decides anything by reading a message. `http.asgi` maps classes to status codes,
 
 from collections.abc import Sequence
 
+from onlooker.domain.models import NO_USAGE, Usage
+
 
 class OnlookerError(Exception):
     """The root. Its message is one sentence for a person, without the content of events."""
@@ -81,40 +83,58 @@ class ClaimLost(OnlookerError):
 
 
 class ProviderError(OnlookerError):
-    """A model call failed. `retryable` says whether the same call may succeed later, `retry_after_s` when."""
+    """A model call failed. `retryable` says whether the same call may succeed later, `retry_after_s` when.
 
-    def __init__(self, message: str, *, retryable: bool, retry_after_s: float | None = None) -> None:
+    `usage` is what the calls cost that were made in vain; `provider` is the name of the one that failed, where known.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool, retry_after_s: float | None = None, usage: Usage = NO_USAGE
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.usage = usage
+        self.provider: str | None = None
 
 
 class Rejected(ProviderError):
     """The provider refuses this content or this request; asking again gives the same answer."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=False)
+    def __init__(self, message: str, *, usage: Usage = NO_USAGE) -> None:
+        super().__init__(message, retryable=False, usage=usage)
+
+
+class TooLong(ProviderError):
+    """The request, or the answer that it needs, is longer than the model takes: fewer events at a time may do."""
+
+    def __init__(self, message: str, *, usage: Usage = NO_USAGE) -> None:
+        super().__init__(message, retryable=True, usage=usage)
 
 
 class Exhausted(ProviderError):
-    """Quota, billing or key: no call of this provider will succeed until somebody acts. Jobs are held."""
+    """Quota or billing: no call of this provider will succeed until somebody acts. Jobs are held."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retryable=True, retry_after_s=retry_after_s)
+    def __init__(self, message: str, *, retry_after_s: float | None = None, usage: Usage = NO_USAGE) -> None:
+        super().__init__(message, retryable=True, retry_after_s=retry_after_s, usage=usage)
+
+
+class KeyRefused(Exhausted):
+    """The provider does not take the key: a setting has to be changed. Jobs are held."""
 
 
 class Busy(ProviderError):
     """Rate limit, overload, timeout or a server error: the provider's failure, not the job's."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retryable=True, retry_after_s=retry_after_s)
+    def __init__(self, message: str, *, retry_after_s: float | None = None, usage: Usage = NO_USAGE) -> None:
+        super().__init__(message, retryable=True, retry_after_s=retry_after_s, usage=usage)
 
 
 class Unreadable(ProviderError):
     """The answer came and could not be understood, after the one repair round."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=True)
+    def __init__(self, message: str, *, usage: Usage = NO_USAGE) -> None:
+        super().__init__(message, retryable=True, usage=usage)
 
 
 class Misconfigured(OnlookerError):

@@ -258,7 +258,8 @@ class Turn:
 class Draft:
     """An observation as a provider makes it, before it is stored.
 
-    `sources` are indexes into the events that the provider was given; empty means all of them.
+    `sources` are indexes into the events that the provider was given; empty means all of them. `supersedes` are the
+    ids of stored observations that it corrects or replaces, out of those that the provider was shown.
     """
 
     kind: ObservationKind
@@ -270,6 +271,7 @@ class Draft:
     files_read: tuple[str, ...] = ()
     files_modified: tuple[str, ...] = ()
     sources: tuple[int, ...] = ()
+    supersedes: tuple[str, ...] = ()
 
     @property
     def content(self) -> str:
@@ -280,12 +282,26 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer as the provider counts them, and how many calls it took."""
+    """Tokens of one answer as the provider counts them, and how many calls it took.
+
+    `input_tokens` are all that went in; `cached_tokens` are those of them that were read from the provider's cache.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)

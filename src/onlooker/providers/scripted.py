@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from onlooker.domain.errors import Busy
 from onlooker.domain.models import Draft, Event, ObservationKind, Usage
-from onlooker.providers.contract import GenerationAnswer, GenerationRequest
+from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 
 _MARK = re.compile(r"MARK-[A-Za-z0-9-]+")
 
 
-class ScriptedProvider:
+class ScriptedProvider(CallsNobody):
     """One observation an event, its title the event's mark: the first `MARK-…` in its payload, else the event's id.
 
     Of many calls a share of `failure_rate` (0 to 1) raises `Busy` after the delay; which ones, the seed alone decides.
@@ -35,9 +35,6 @@ class ScriptedProvider:
         if fails:
             raise Busy("scripted failure")
         return GenerationAnswer(marked_drafts(request.events), usage=Usage(calls=1), model=self.name)
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 def marked_drafts(events: Sequence[Event]) -> tuple[Draft, ...]:

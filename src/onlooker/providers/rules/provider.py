@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onlooker.domain.adapters import prompt_of
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.models import Draft, Event, ObservationKind
-from onlooker.providers.contract import GenerationAnswer, GenerationRequest
+from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 from onlooker.providers.rules.answers import observe_answers
 from onlooker.providers.rules.commands import observe_commands
 from onlooker.providers.rules.edits import collect_edits, observe_edits
@@ -30,7 +30,7 @@ _ASKS_FOR = (
 )
 
 
-class RulesProvider:
+class RulesProvider(CallsNobody):
     """Needs nothing and remembers nothing: the same events give the same drafts."""
 
     name = "rules"
@@ -49,9 +49,6 @@ class RulesProvider:
                 await asyncio.sleep(0)
         drafts = summary_of(steps) if request.kind is JobKind.SUMMARY else observations_of(steps)
         return GenerationAnswer(drafts, skip_reason=None if drafts else "nothing that deserves a note")
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 def observe(events: Sequence[Event]) -> tuple[Draft, ...]:
