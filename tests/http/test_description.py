@@ -70,6 +70,7 @@ class Seeded:
             if isinstance(body, dict) and "projectId" in body:
                 body["projectId"] = self.project_id
                 body.pop("serverSessionId", None)
+                body.pop("observationId", None)
 
 
 @pytest.fixture(scope="module", params=KINDS)

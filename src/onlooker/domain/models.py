@@ -379,6 +379,16 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a person asked of an agent, as the event that holds it."""
+
+    event_id: str
+    session_id: str | None
+    payload_json: str
+    occurred_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """An observation that a search found, and how well it fits (higher is better)."""
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from onlooker.domain.errors import NotFound, OnlookerError
-from onlooker.http import events, health, hooks, jobs, observations, openapi, page, sessions
+from onlooker.http import events, health, hooks, jobs, observations, openapi, page, recall, sessions
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
 from onlooker.http.operation import Endpoint, Operation, Services
@@ -21,6 +21,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *events.OPERATIONS,
     *sessions.OPERATIONS,
     *observations.OPERATIONS,
+    *recall.OPERATIONS,
     *jobs.OPERATIONS,
     *hooks.OPERATIONS,
 )

@@ -13,7 +13,13 @@ from onlooker.http.operation import Operation
 GROUPS = {
     "Events": ("/v1/events",),
     "Sessions": ("/v1/sessions",),
-    "Observations": ("/v1/observations", "/v1/search", "/v1/context", "/v1/projects/{project_id}/memory"),
+    "Observations": (
+        "/v1/observations",
+        "/v1/search",
+        "/v1/timeline",
+        "/v1/context",
+        "/v1/projects/{project_id}/memory",
+    ),
     "Generation jobs": ("/v1/jobs", "/v1/teams", "/v1/projects"),
     "Hooks": ("/v1/hooks",),
     "Health": ("/healthz", "/api/health", "/api/readiness", "/v1/info"),

@@ -14,16 +14,19 @@ from onlooker.domain.models import (
     Observation,
     ObservationKind,
     Principal,
+    Prompt,
     Scope,
     SearchFilter,
     Session,
     Source,
 )
 from onlooker.domain.payloads import prepare
-from onlooker.storage import accounts, events, observations, purge, search, sessions
+from onlooker.storage import accounts, events, observations, purge, search, sessions, timeline
 from onlooker.storage.database import Connection, Database
 
 LONGEST_TITLE = 200
+MOST_PROMPTS = 50
+"""Prompts of one timeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,23 @@ class NoteInput:
     session_id: str | None = None
     occurred_at: int | None = None
     metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """A moment: that of a note, or a time in epoch milliseconds, or of the best hit of a query; else the latest."""
+
+    observation_id: str | None = None
+    at: int | None = None
+    query: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Notes and prompts in order, and the note that they stand around, where it is one."""
+
+    entries: tuple[Observation | Prompt, ...]
+    anchor_id: str | None
 
 
 class Recall:
@@ -63,6 +83,42 @@ class Recall:
         """The notes that fit the query, and the same as one text for a model."""
         notes = [hit.observation for hit in await self.search(scope, query, wanted, limit=limit)]
         return notes, "\n\n---\n\n".join(note.content for note in notes)
+
+    async def timeline(
+        self, scope: Scope, around: Around, *, before: int, after: int, session_id: str | None = None
+    ) -> Timeline:
+        """What happened around a moment: up to `before` notes earlier and `after` later, and the prompts between them.
+
+        Nothing where a query finds nothing, or nothing has happened yet.
+        """
+
+        def work(conn: Connection) -> Timeline:
+            anchor_id, at = around.observation_id, around.at
+            if anchor_id is None and around.query is not None:
+                best = search.search(conn, scope, around.query, SearchFilter(), limit=1)
+                anchor_id = best[0][0] if best else None
+                if anchor_id is None:
+                    return Timeline((), None)
+            if anchor_id is not None:
+                at = observations.get_observation(conn, scope, anchor_id).occurred_at
+            elif at is None:
+                at = timeline.latest_moment(conn, scope, session_id=session_id)
+                if at is None:
+                    return Timeline((), None)
+            # The anchor is one of those at its moment or later.
+            notes = timeline.notes_around(
+                conn, scope, at, anchor_id or "", before=before, after=after + 1, session_id=session_id
+            )
+            since = min([note.occurred_at for note in notes], default=at)
+            until = max([note.occurred_at for note in notes], default=at)
+            prompts = timeline.prompts_between(conn, scope, since, until, session_id=session_id, limit=MOST_PROMPTS)
+            return Timeline(tuple(sorted([*prompts, *notes], key=lambda entry: entry.occurred_at)), anchor_id)
+
+        return await self._database.read(work)
+
+    async def get_many(self, scope: Scope, observation_ids: Sequence[str]) -> list[Observation]:
+        """Those of these observations that there are, in the order of the ids."""
+        return await self._database.read(lambda conn: observations.observations_by_ids(conn, scope, observation_ids))
 
     async def add(self, principal: Principal, scope: Scope, note: NoteInput) -> Observation:
         """Store a note of a person's own: stripped of private parts and secrets, never sent to a model."""

@@ -172,6 +172,9 @@ turns = Table(
 )
 """A turn is written when it ends; it holds the events with first_seq < seq <= last_seq."""
 
+IS_PROMPT = text("event_type = 'user_prompt'")
+"""Written out, since a parameter would hide the index that is made by it."""
+
 agent_events = Table(
     "agent_events",
     metadata,
@@ -201,6 +204,14 @@ agent_events = Table(
         "batch_id",
         sqlite_where=text("batch_id IS NOT NULL"),
         postgresql_where=text("batch_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_agent_events_prompts",
+        "team_id",
+        "project_id",
+        "occurred_at",
+        sqlite_where=IS_PROMPT,
+        postgresql_where=IS_PROMPT,
     ),
     one_of("source_type", ("hook", "worker", "provider", "server", "api")),
     ForeignKeyConstraint(["session_id", "project_id"], ["server_sessions.id", "server_sessions.project_id"]),
