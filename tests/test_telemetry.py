@@ -4,11 +4,16 @@ import errno
 import io
 import json
 from collections.abc import Iterator
+from contextvars import copy_context
 
 import pytest
-import structlog
 
-from onlooker.telemetry import set_up_logging
+from onlooker.telemetry import log, request_of_task, set_up_logging
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 class FullDisk(io.StringIO):
@@ -22,16 +27,41 @@ class FullDisk(io.StringIO):
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     yield
-    structlog.reset_defaults()
+    set_up_logging("info")
 
 
 def test_a_line_is_json_where_nobody_watches() -> None:
     stream = io.StringIO()
     set_up_logging("info", stream=stream)
-    structlog.get_logger().info("stored", events=3)
-    assert json.loads(stream.getvalue())["events"] == 3
+    log.info("stored", events=3)
+    said = json.loads(stream.getvalue())
+    assert (said["event"], said["level"], said["events"]) == ("stored", "info", 3)
+
+
+def test_a_line_is_words_on_a_terminal() -> None:
+    stream = Terminal()
+    set_up_logging("info", stream=stream)
+    log.warning("waiting for the database", url="sqlite:///x.db")
+    assert "[warning] waiting for the database" in stream.getvalue()
+    assert stream.getvalue().endswith("url=sqlite:///x.db\n")
+
+
+def test_what_is_below_the_level_is_not_written() -> None:
+    stream = io.StringIO()
+    set_up_logging("error", stream=stream)
+    log.warning("waiting for the database")
+    log.error("defect")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["defect"]
+
+
+def test_a_line_tells_of_the_request_that_it_was_written_for() -> None:
+    stream = io.StringIO()
+    set_up_logging("info", stream=stream)
+    copy_context().run(lambda: (request_of_task.set("r1"), log.info("stored")))
+    log.info("stored")
+    assert [json.loads(line).get("request_id") for line in stream.getvalue().splitlines()] == ["r1", None]
 
 
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     set_up_logging("info", stream=FullDisk())
-    structlog.get_logger().warning("waiting for a part that is away")
+    log.warning("waiting for a part that is away")

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import structlog
-
 from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import Provider
@@ -27,13 +25,12 @@ from onlooker.services.recall import Recall
 from onlooker.settings import QueueChoice, Settings
 from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
+from onlooker.telemetry import log
 from onlooker.worker import Worker
 
 TRY_AGAIN_S = 0.5
 CLAIM_PER_JOB_LEASE = 1.5
 """A claim on a message outlives the lease of its job, which is the authority; both are renewed together."""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ import tomllib
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from onlooker.domain.errors import Misconfigured
 from onlooker.domain.jobs import MAX_ATTEMPTS
@@ -43,10 +42,10 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of one process. A field's description is what `docs/configuration.md` says of it."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     home: Path = Field(
         Path(DEFAULT_HOME),
@@ -132,31 +131,13 @@ class Settings(BaseSettings):
         """The database's URL, the default filled in."""
         return self.database_url or f"sqlite:///{self.home / 'onlooker.db'}"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        home = Path(os.environ.get(PREFIX + "HOME") or DEFAULT_HOME).expanduser()
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / SETTINGS_FILE)
-
 
 def origins() -> dict[str, str]:
     """Where each setting's value comes from: `environment`, `settings.toml` or `default`.
 
     Raises `Misconfigured` when the file cannot be read.
     """
-    home = Path(os.environ.get(PREFIX + "HOME") or DEFAULT_HOME).expanduser()
-    path = home / SETTINGS_FILE
-    try:
-        filed = set(tomllib.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
-        raise Misconfigured([f"{path} cannot be read: {error}"]) from error
-    given = {name for name in Settings.model_fields if os.environ.get(PREFIX + name.upper())}
+    given, filed = _from_environment(), _from_file()
     return {
         name: "environment" if name in given else SETTINGS_FILE if name in filed else "default"
         for name in Settings.model_fields
@@ -169,12 +150,25 @@ def load_settings(**given: object) -> Settings:
     Raises `Misconfigured` with every problem at once, each naming its variable.
     """
     try:
-        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks each value
+        return Settings.model_validate({**_from_file(), **_from_environment(), **given})
     except ValidationError as error:
         problems = [
             f"{PREFIX}{'_'.join(str(part) for part in issue['loc']).upper()}: {issue['msg']}"
             for issue in error.errors()
         ]
         raise Misconfigured(problems) from error
-    except (tomllib.TOMLDecodeError, OSError) as error:
-        raise Misconfigured([f"{SETTINGS_FILE} in the home cannot be read: {error}"]) from error
+
+
+def _from_environment() -> dict[str, str]:
+    """Settings by name. A variable that is set to nothing is not set."""
+    values = {name: os.environ.get(PREFIX + name.upper()) for name in Settings.model_fields}
+    return {name: value for name, value in values.items() if value}
+
+
+def _from_file() -> dict[str, object]:
+    """What the file in the home says; nothing where there is none. Raises `Misconfigured`."""
+    path = Path(os.environ.get(PREFIX + "HOME") or DEFAULT_HOME).expanduser() / SETTINGS_FILE
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise Misconfigured([f"{path} cannot be read: {error}"]) from error

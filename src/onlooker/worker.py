@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
-
 from onlooker.domain.errors import ClaimLost, OnlookerError, QueueUnavailable, StorageUnavailable
 from onlooker.domain.jobs import LEASE_RENEWAL_MS, LONGEST_PARK_ON_QUEUE_MS
 from onlooker.queue.contract import Claim, QueueEngine
@@ -20,14 +18,13 @@ from onlooker.services.outbox import Outbox
 from onlooker.storage import workers
 from onlooker.storage.database import Database
 from onlooker.storage.jobs import NOTHING, Later, Taken
+from onlooker.telemetry import log
 
 CLAIM_WAIT_S = 5.0
 OUTAGE_PAUSE_S = 1.0
 HEARTBEAT_S = 10.0
 DRAIN_S = 10.0
 """How long running calls may go on after stop, before their jobs are given back."""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The migrated schema is the declared one, on both databases, and who may migrate."""
 
 import asyncio
+import re
 import warnings
 from pathlib import Path
 
@@ -45,6 +46,34 @@ def checks(conn: Connection) -> dict[str, set[str | None]]:
 
 async def test_the_migrated_schema_is_the_declared_one(database: Database) -> None:
     assert await database.read(differences) == []
+
+
+def partial_indexes(conn: Connection) -> dict[str, str]:
+    """The condition of each partial index, without what Postgres adds to it when it tells one."""
+    found = inspect(conn)
+    option = f"{conn.dialect.name}_where"
+    return {
+        str(index["name"]): bare(str(index["dialect_options"][option]))
+        for table in found.get_table_names()
+        for index in found.get_indexes(table)
+        if option in index.get("dialect_options", {})
+    }
+
+
+def bare(condition: str) -> str:
+    listed = re.sub(r"= ANY \(+ARRAY\[(.*?)\]\)+", r"IN \1", condition.replace("::text", ""))
+    return "".join(each for each in listed if each not in "() [] ")
+
+
+async def test_every_partial_index_has_the_condition_that_is_declared(database: Database) -> None:
+    declared = {
+        str(index.name): bare(index.info["where"])
+        for table in tables.metadata.sorted_tables
+        for index in table.indexes
+        if "where" in index.info
+    }
+
+    assert await database.read(partial_indexes) == declared
 
 
 async def test_every_declared_check_is_there(database: Database) -> None:

@@ -6,15 +6,13 @@ It speaks ASGI itself: of a request's time a framework's routing, middleware and
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
-import structlog
-
 from onlooker.domain.errors import NotFound, OnlookerError
 from onlooker.http import events, health, hooks, jobs, observations, openapi, page, recall, sessions
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
 from onlooker.http.operation import Endpoint, Operation, Services
 from onlooker.http.request import Receive, Request, RequestIds, Scope, Send
-from onlooker.telemetry import place_of
+from onlooker.telemetry import log, place_of, request_of_task
 
 OPERATIONS: tuple[Operation, ...] = (
     *health.OPERATIONS,
@@ -28,7 +26,6 @@ OPERATIONS: tuple[Operation, ...] = (
 
 PAGE_POLICY = ((b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),)
 
-log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Awaitable[Answer | None]]
 """Answers a request, or raises; None when there is nobody left to answer."""
@@ -80,13 +77,13 @@ class Site:
         request = Request(scope, receive)
         request_id = self._request_ids.of(request)
         # A request has a task, and so a context, of its own: nothing has to be unbound.
-        structlog.contextvars.bind_contextvars(request_id=request_id.decode())
+        request_of_task.set(request_id.decode())
         try:
             answer = await self._answer(request)
         except OnlookerError as error:
             answer = answer_problem(error)
         except Exception as error:  # noqa: BLE001 - the last resort: the caller gets an answer, the log the place
-            log.error("defect", error=type(error).__name__, path=scope["path"], where=place_of(error))  # noqa: TRY400 - a traceback quotes values
+            log.error("defect", error=type(error).__name__, path=scope["path"], where=place_of(error))
             message = f"something broke here; quote request {request_id.decode()}"
             answer = answer_json(Problem("InternalError", message), 500)
         if answer is not None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import httptools
-import structlog
 import uvicorn
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -21,15 +20,13 @@ from uvicorn.server import ServerState
 
 from onlooker.domain.errors import InvalidInput, Misconfigured, Unavailable
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem
-from onlooker.telemetry import place_of
+from onlooker.telemetry import log, place_of
 
 BACKLOG = 2048
 SPARE_FILES = 128
 """File descriptors that are kept for the database and for logs."""
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +251,7 @@ async def _run(cycle: RequestResponseCycle, app: Callable[..., Any]) -> None:
         # By the client that has gone, or by the end of the time that a stop leaves.
         cycle.transport.abort()
     except Exception as error:  # noqa: BLE001 - an answer could not be sent: the log says where, the client sees an end
-        log.error("no answer", error=type(error).__name__, where=place_of(error))  # noqa: TRY400 - a traceback quotes values
+        log.error("no answer", error=type(error).__name__, where=place_of(error))
         cycle.transport.abort()
     finally:
         cycle.on_response = _nothing

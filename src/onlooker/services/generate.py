@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-import structlog
-
 from onlooker.domain import keys
 from onlooker.domain.errors import Busy, ClaimLost, Exhausted, ProviderError, StorageUnavailable
 from onlooker.domain.jobs import LEASE_MS, JobKind, JobStatus, retry_delay_ms
@@ -23,7 +21,7 @@ from onlooker.providers.contract import GenerationAnswer, GenerationRequest, Pro
 from onlooker.storage import accounts, events, jobs, observations
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.jobs import Later, Taken
-from onlooker.telemetry import place_of
+from onlooker.telemetry import log, place_of
 
 CALL_DEADLINE_S = 120.0
 """One deadline bounds a call and the reading of its answer (R11)."""
@@ -32,8 +30,6 @@ STORE_AGAIN_S = 0.5
 DRAFT_TEXTS = ("title", "subtitle", "narrative", "facts", "concepts", "files_read", "files_modified")
 
 T = TypeVar("T")
-
-log = structlog.get_logger(__name__)
 
 
 class Defect(ProviderError):

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from onlooker.domain.errors import StorageUnavailable, Unavailable
 from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job, NewEvent, Recorded
 from onlooker.storage.database import Database
 from onlooker.storage.recording import record_apart, record_requests
+from onlooker.telemetry import log
 
 LARGEST_GROUP = 1_000
 """Events that may share a transaction, where one request alone does not bring more."""
@@ -23,7 +22,6 @@ MOST_WAITING_BYTES = 64 * 1024 * 1024
 
 RETRY_AFTER_S = 1.0
 
-log = structlog.get_logger(__name__)
 
 Publish = Callable[[Sequence[Job]], Awaitable[bool]]
 """Rings the jobs that were just committed; whether all of them are queued. Never raises."""

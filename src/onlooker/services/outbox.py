@@ -8,20 +8,17 @@ import contextlib
 from collections.abc import Sequence
 from functools import partial
 
-import structlog
-
 from onlooker.domain.errors import QueueUnavailable, StorageUnavailable
 from onlooker.domain.jobs import KIND_LANES
 from onlooker.domain.models import Job
 from onlooker.queue.contract import Lane, Message, QueueEngine
 from onlooker.storage import heads
 from onlooker.storage.database import Database
+from onlooker.telemetry import log
 
 RECONCILE_EVERY_S = 30.0
 LOOK_EVERY_S = 2.0
 """How soon after a failed ring everything is rung again."""
-
-log = structlog.get_logger(__name__)
 
 
 def lane_of(job: Job) -> Lane:

@@ -6,7 +6,7 @@ SQLAlchemy speaks for the rest; code above this module is written once.
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ARRAY,
@@ -25,7 +25,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -33,6 +32,10 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import NullType
 
 from onlooker.domain.errors import StorageUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+    from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
 SQLITE = "sqlite"
 POSTGRES = "postgresql"
@@ -78,6 +81,34 @@ class Texts(TypeDecorator[Sequence[str]]):
     def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> Any:
         """The value that the driver is given."""
         return json.dumps(value) if dialect.name == SQLITE else value
+
+
+class SearchTerms(TypeDecorator[str]):
+    """Terms with their places: a `tsvector` on Postgres, text on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """The type that the database knows."""
+        if dialect.name == SQLITE:
+            return dialect.type_descriptor(Text())
+        from sqlalchemy.dialects.postgresql import TSVECTOR
+
+        return dialect.type_descriptor(TSVECTOR())
+
+
+class SearchQuery(TypeDecorator[str]):
+    """Postgres: a `tsquery`."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """The type that the database knows."""
+        from sqlalchemy.dialects.postgresql import TSQUERY
+
+        return dialect.type_descriptor(TSQUERY())
 
 
 class among(FunctionElement[Any]):  # noqa: N801 - it reads as SQL does
@@ -155,6 +186,20 @@ def try_lock(conn: Connection, key: str) -> bool:
     return bool(conn.execute(taken).scalar_one())
 
 
+def insert_into(table: Table, backend: str) -> "PostgresInsert | SqliteInsert":
+    """An INSERT that can say what to do about a row that is there, as this database has it.
+
+    Both can; their modules are imported when needed, since the one of Postgres costs a start a twentieth.
+    """
+    if backend == SQLITE:
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
+
+
 def insert_new(conn: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert the rows whose keys are new and leave those that are known; the count of new ones.
 
@@ -180,7 +225,7 @@ def _postgres_insert(table: Table, names: tuple[str, ...]) -> Insert:
     """One array a column: a batch of any size is one statement that is prepared once."""
     arrays = [cast(bindparam(name), ARRAY(table.c[name].type)) for name in names]
     given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
-    return postgres_insert(table).from_select(list(names), select(*given.c)).on_conflict_do_nothing()
+    return insert_into(table, POSTGRES).from_select(list(names), select(*given.c)).on_conflict_do_nothing()
 
 
 def unavailable(error: DBAPIError, *, outcome_unknown: bool = False) -> StorageUnavailable | None:

@@ -12,7 +12,6 @@ from itertools import accumulate, groupby
 from operator import attrgetter
 
 from sqlalchemy import TextClause, bindparam, cast, delete, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.sql.elements import ColumnElement
 
 from onlooker.domain.models import Observation, Scope
@@ -122,7 +121,7 @@ def _quoted(term: str) -> str:
 
 def any_of(terms: Iterable[str]) -> ColumnElement[str]:
     """Postgres: a query for notes with any of these terms."""
-    return cast(" | ".join(map(_quoted, terms)), TSQUERY)
+    return cast(" | ".join(map(_quoted, terms)), dialect.SearchQuery)
 
 
 def _add_notes(conn: Connection, scope: Scope, more: int) -> None:

@@ -19,8 +19,8 @@ from sqlalchemy import (
     table,
     text,
 )
-from sqlalchemy.dialects.postgresql import TSVECTOR
 
+from onlooker.storage.dialect import SearchTerms
 from onlooker.storage.tables import Serial, metadata, owned_by_project, ownership
 
 search_projects = Table(
@@ -46,7 +46,7 @@ search_entries = Table(
     Column("session_id", Text),
     Column("occurred_at", BigInteger, nullable=False),
     Column("length", Integer, nullable=False),
-    Column("terms", Text().with_variant(TSVECTOR(), "postgresql"), nullable=False),
+    Column("terms", SearchTerms, nullable=False),
     UniqueConstraint("project_id", "observation_id"),
     ForeignKeyConstraint(["project_id", "observation_id"], ["observations.project_id", "observations.id"]),
     owned_by_project(),

@@ -51,6 +51,14 @@ def one_of(column: str, values: Iterable[str]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
+def where(condition: str) -> dict[str, str]:
+    """What a partial index is declared with: the databases are told by the migrations, and a test compares.
+
+    SQLAlchemy's own arguments for it would load both databases' dialects in every process, a twentieth of a start.
+    """
+    return {"where": condition}
+
+
 def ownership(*, on_project: bool = True) -> list[Column[str]]:
     """The two columns that stand in every predicate."""
     return [Column("team_id", Text, nullable=False), Column("project_id", Text, nullable=not on_project)]
@@ -202,8 +210,7 @@ agent_events = Table(
     Index(
         "ix_agent_events_batch",
         "batch_id",
-        sqlite_where=text("batch_id IS NOT NULL"),
-        postgresql_where=text("batch_id IS NOT NULL"),
+        info=where("batch_id IS NOT NULL"),
     ),
     Index(
         "ix_agent_events_prompts",
@@ -276,21 +283,18 @@ observation_generation_jobs = Table(
         "session_id",
         "seq",
         unique=True,
-        sqlite_where=text("status IN ('queued', 'processing')"),
-        postgresql_where=text("status IN ('queued', 'processing')"),
+        info=where("status IN ('queued', 'processing')"),
     ),
     Index(
         "ix_jobs_live_without_session",
         "id",
-        sqlite_where=text("session_id IS NULL AND status IN ('queued', 'processing')"),
-        postgresql_where=text("session_id IS NULL AND status IN ('queued', 'processing')"),
+        info=where("session_id IS NULL AND status IN ('queued', 'processing')"),
     ),
     Index(
         "ix_jobs_leased",
         "session_id",
         "lease_until",
-        sqlite_where=text("status = 'processing'"),
-        postgresql_where=text("status = 'processing'"),
+        info=where("status = 'processing'"),
     ),
 )
 
@@ -447,37 +451,32 @@ messages = Table(
     Index(
         "ix_messages_ready",
         "seq",
-        sqlite_where=text("state = 0 AND head AND due = 0"),
-        postgresql_where=text("state = 0 AND head AND due = 0"),
+        info=where("state = 0 AND head AND due = 0"),
     ),
     Index(
         "ix_messages_delayed",
         "due",
-        sqlite_where=text("state = 0 AND due > 0"),
-        postgresql_where=text("state = 0 AND due > 0"),
+        info=where("state = 0 AND due > 0"),
     ),
     Index(
         "uq_messages_head_of_lane",
         "lane",
         unique=True,
-        sqlite_where=text("head AND exclusive"),
-        postgresql_where=text("head AND exclusive"),
+        info=where("head AND exclusive"),
     ),
     Index(
         "ix_messages_unfinished",
         "lane",
         "seq",
         "exclusive",
-        sqlite_where=text("state < 2"),
-        postgresql_where=text("state < 2"),
+        info=where("state < 2"),
     ),
-    Index("ix_messages_leased", "lease_until", sqlite_where=text("state = 1"), postgresql_where=text("state = 1")),
+    Index("ix_messages_leased", "lease_until", info=where("state = 1")),
     Index(
         "ix_messages_finished",
         "state",
         "finished_at",
-        sqlite_where=text("state >= 2"),
-        postgresql_where=text("state >= 2"),
+        info=where("state >= 2"),
     ),
     sqlite_autoincrement=True,
 )

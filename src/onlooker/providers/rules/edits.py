@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from typing import Any
 
 from onlooker.domain.models import Draft, ObservationKind
@@ -234,6 +233,8 @@ def _difference(old: list[str], new: list[str]) -> list[str]:
 
 
 def _compared(old: list[str], new: list[str]) -> Iterator[str]:
+    from difflib import SequenceMatcher
+
     for what, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if what == "equal":
             yield from (f" {line}" for line in old[i:j])

@@ -41,11 +41,10 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlalchemy.types import TypeEngine
 
-from onlooker.storage.dialect import POSTGRES, SQLITE, database_now
+from onlooker.storage.dialect import POSTGRES, SQLITE, database_now, insert_into
 from onlooker.storage.tables import messages
 
 WAITING, CLAIMED, CONFIRMED, DEAD = range(4)
@@ -129,7 +128,7 @@ class Statements:
         self.holders = Given(backend, holder=Text())
         self.pulls = Given(backend, seq=BigInteger(), delay=BigInteger())
 
-        self.put = self._put(postgresql.insert if backend == POSTGRES else sqlite.insert)
+        self.put = self._put(backend)
         self.known = self._known()
         self.drop = delete(messages).where(messages.c.seq.in_(select(self.numbers.c.seq)))
         self.pull = self._pull()
@@ -153,7 +152,7 @@ class Statements:
         self.release_held_by = _release_where(messages.c.holder.in_(select(self.holders.c.holder)), LEASED)
         self.release_lane = _release_where(messages.c.lane == bindparam("of_lane", type_=Text()), LEASED)
 
-    def _put(self, insert: Any) -> ReturningInsert[Any]:
+    def _put(self, backend: str) -> ReturningInsert[Any]:
         """New rows at the end of their lanes; what is known already is left. `leads`: the lane's first in this call."""
         given = self.rows.c
         other = messages.alias("other")
@@ -175,7 +174,7 @@ class Statements:
         # SQLite takes ON CONFLICT after a SELECT for a join's ON, unless there is a WHERE.
         rows = select(*values.values()).where(literal_column("1 = 1")).order_by(given.place)
         put: ReturningInsert[Any] = (
-            insert(messages)
+            insert_into(messages, backend)
             .from_select(list(values), rows)
             .on_conflict_do_nothing(index_elements=["lane", "id"])
             .returning(messages.c.seq, messages.c.lane, messages.c.id, messages.c.head, messages.c.due)
