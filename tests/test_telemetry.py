@@ -57,7 +57,9 @@ def test_what_is_below_the_level_is_not_written() -> None:
 def test_a_line_tells_of_the_request_that_it_was_written_for() -> None:
     stream = io.StringIO()
     set_up_logging("info", stream=stream)
-    copy_context().run(lambda: (request_of_task.set("r1"), log.info("stored")))
+    context = copy_context()
+    context.run(request_of_task.set, "r1")
+    context.run(log.info, "stored")
     log.info("stored")
     assert [json.loads(line).get("request_id") for line in stream.getvalue().splitlines()] == ["r1", None]
 
