@@ -119,8 +119,8 @@ class Exhausted(ProviderError):
         super().__init__(message, retryable=True, retry_after_s=retry_after_s, usage=usage)
 
 
-class KeyRefused(Exhausted):
-    """The provider does not take the key: a setting has to be changed. Jobs are held."""
+class BadSettings(Exhausted):
+    """The provider does not take the key, or knows no such model: a setting has to be changed. Jobs are held."""
 
 
 class Busy(ProviderError):

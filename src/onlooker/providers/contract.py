@@ -8,8 +8,8 @@ What follows from an error is the caller's to do:
 
 - `Busy`: the provider's failure. Hold the job, its attempt given back, for `retry_after_s`, which the provider knows
   better than any back-off of the job's own; where it is None the job's own back-off counts.
-- `Exhausted` (quota, billing) and `KeyRefused`: hold the job likewise. `retry_after_s` is always given: when it is
-  worth to look again. `recovered` says that it can go on before.
+- `Exhausted` (quota, billing) and `BadSettings` (key, model): hold the job likewise. `retry_after_s` is always given:
+  when it is worth to look again. `recovered` says that it can go on before.
 - `TooLong`: the request or its answer is too long for the model. Split the events in two and go on; a single event
   has already been cut as short as it may be, so its job has failed.
 - `Rejected`: the content is refused; no attempt will change that.
@@ -108,7 +108,8 @@ class LaneCondition(StrEnum):
     """It failed several times in a row: overload, timeouts, server errors, no connection."""
     EXHAUSTED = "exhausted"
     """Quota or billing."""
-    KEY_REFUSED = "key-refused"
+    BAD_SETTINGS = "bad-settings"
+    """The key is not taken, or there is no such model."""
 
 
 @dataclass(frozen=True, slots=True)
