@@ -13,6 +13,7 @@ import redis
 from databases import KINDS, copy_sqlite, prepare_now
 from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
+from pgbouncer import PgBouncer, pgbouncer
 from postgres_admin import admin_execute, client_connections, with_database
 from servers import PostgresServer, RedisServer, ServerFailed, ServerMissing, postgres_server, redis_server
 
@@ -62,6 +63,16 @@ def own_postgres() -> Iterator[PostgresServer]:
     """A Postgres for one test that stops, kills or freezes it."""
     try:
         with postgres_server() as server:
+            yield server
+    except (ServerMissing, ServerFailed) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def bouncer(postgres_database_prepared: str) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode before a migrated database."""
+    try:
+        with pgbouncer(postgres_database_prepared) as server:
             yield server
     except (ServerMissing, ServerFailed) as error:
         pytest.fail(str(error), pytrace=False)

@@ -124,6 +124,8 @@ class Server(ABC):
     """One server process on one port and one folder; both stay the same however often it is started."""
 
     kind: str
+    stop_signal = signal.SIGINT
+    """Postgres: end the connections, then itself; Redis: the same."""
 
     def __init__(self, folder: Path, account: Account) -> None:
         self.folder = folder
@@ -177,7 +179,7 @@ class Server(ABC):
         if self._process is None:
             return
         self.resume()
-        self._process.send_signal(signal.SIGINT)  # Postgres: end the connections, then itself; Redis: the same
+        self._process.send_signal(self.stop_signal)
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -61,7 +61,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
             open_database(
-                settings.database, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s
+                settings.database,
+                pool_size=settings.database_pool_size,
+                timeout_s=settings.database_timeout_s,
+                statement_timeout_s=settings.database_statement_timeout_s,
+                transaction_timeout_s=settings.database_transaction_timeout_s,
+                direct_url=settings.database_direct_url,
             )
         )
         await _prepare(database, settings)

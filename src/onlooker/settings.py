@@ -62,14 +62,30 @@ class Settings(BaseModel):
     )
     database_url: str = Field(
         "",
-        description="Empty: SQLite in the home. Else `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`.",
+        description=(
+            "Empty: SQLite in the home. Else `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`, "
+            "with TLS by `?sslmode=verify-full&sslrootcert=FILE`."
+        ),
         examples=["postgresql://onlooker:secret@db.example/onlooker"],
+    )
+    database_direct_url: str = Field(
+        "",
+        description=(
+            "The same Postgres past its pooler, where `database_url` names a PgBouncer: for listening and migrations."
+        ),
+        examples=["postgresql://onlooker:secret@db.example:5432/onlooker"],
     )
     database_pool_size: int = Field(
         10, ge=1, le=200, description="Postgres connections of one process, for each of its two pools.", examples=["20"]
     )
     database_timeout_s: float = Field(
         10, gt=0, le=600, description="How long to wait for a Postgres connection.", examples=["5"]
+    )
+    database_statement_timeout_s: float = Field(
+        30, ge=1, le=600, description="How long Postgres may work on one statement.", examples=["10"]
+    )
+    database_transaction_timeout_s: float = Field(
+        60, ge=1, le=3600, description="How long a transaction may take (Postgres 17 and newer).", examples=["30"]
     )
     queue_engine: QueueChoice = Field(
         QueueChoice.SQL, description="`sql` keeps the queue in the database.", examples=["sql"]
@@ -124,6 +140,13 @@ class Settings(BaseModel):
     def _known_database(cls, url: str) -> str:
         if url and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("must begin with sqlite:/// or postgresql://")
+        return url
+
+    @field_validator("database_direct_url")
+    @classmethod
+    def _postgres(cls, url: str) -> str:
+        if url and not url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
         return url
 
     @property

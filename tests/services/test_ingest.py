@@ -127,6 +127,9 @@ class Gate:
     async def read(self, work: Any) -> Any:
         return await self._database.read(work)
 
+    async def alone(self, work: Any) -> Any:
+        return await self.tx(work)
+
 
 @pytest_asyncio.fixture
 async def gated(place: Place) -> AsyncIterator[tuple[Gate, Place]]:

@@ -67,13 +67,25 @@ class Database(Protocol):
         """Run `work`, which only reads, beside the writers. Raises `StorageUnavailable`."""
         ...
 
+    async def alone(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that may take as long as it needs, as a migration may. See `tx`."""
+        ...
+
 
 @asynccontextmanager
-async def open_database(url: str, *, pool_size: int = 10, timeout_s: float = 10) -> AsyncIterator[Database]:
+async def open_database(
+    url: str,
+    *,
+    pool_size: int = 10,
+    timeout_s: float = 10,
+    statement_timeout_s: float = 30,
+    transaction_timeout_s: float = 60,
+    direct_url: str = "",
+) -> AsyncIterator[Database]:
     """Open the database of a `sqlite:///` or `postgresql://` URL; it is closed, its work done, on leaving.
 
-    A SQLite file is created with mode 0600. Raises `Misconfigured` for any other URL. The schema is not touched:
-    see `storage.schema`.
+    A SQLite file is created with mode 0600; the rest is for Postgres, see `PostgresLimits`. Raises `Misconfigured`
+    for any other URL. The schema is not touched: see `storage.schema`.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == dialect.SQLITE:
@@ -83,9 +95,10 @@ async def open_database(url: str, *, pool_size: int = 10, timeout_s: float = 10)
         finally:
             await sqlite.close()
     elif parsed.get_backend_name() in {dialect.POSTGRES, "postgres"}:
-        from onlooker.storage.postgres import PostgresDatabase
+        from onlooker.storage.postgres import PostgresDatabase, PostgresLimits
 
-        postgres = PostgresDatabase(parsed, pool_size=pool_size, timeout_s=timeout_s)
+        limits = PostgresLimits(pool_size, timeout_s, statement_timeout_s, transaction_timeout_s)
+        postgres = PostgresDatabase(parsed, limits=limits, direct_url=direct_url)
         try:
             yield postgres
         finally:
@@ -157,6 +170,10 @@ class SqliteDatabase:
         if self._closed:
             raise StorageUnavailable("the database is closed")
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def alone(self, work: Callable[[Connection], T]) -> T:
+        """See `Database.alone`: nothing here ends a transaction that takes long."""
+        return await self.tx(work)
 
     async def close(self) -> None:
         """Finish what was asked, then close every connection. A second call does nothing."""

@@ -46,8 +46,9 @@ SQLITE_UNAVAILABLE = frozenset({5, 6, 7, 8, 10, 11, 13, 14, 26})
 POSTGRES_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
 """SQLSTATE classes: connection, resources, operator intervention (shutdown), system error."""
 
-POSTGRES_UNAVAILABLE = frozenset({"25006", "25P03", "55P03", "40P01", "40001", "3D000", "28P01"})
-"""Read-only, transaction left idle, lock not available, deadlock, serialisation, no such database, bad password."""
+POSTGRES_UNAVAILABLE = frozenset({"25006", "25P03", "25P04", "55P03", "40P01", "40001", "3D000", "28000", "28P01"})
+"""Read-only, transaction left idle or took too long, lock not available, deadlock, serialisation, no such database,
+no entry for this client, bad password."""
 
 POSTGRES_RETRY = frozenset({"40P01", "40001"})
 
@@ -246,6 +247,11 @@ def unavailable(error: DBAPIError, *, outcome_unknown: bool = False) -> StorageU
         if not lost and not isinstance(cause, OSError):
             return None
         return StorageUnavailable("the connection to the database is gone", outcome_unknown=outcome_unknown)
+    return unavailable_state(state, outcome_unknown=outcome_unknown)
+
+
+def unavailable_state(state: str, *, outcome_unknown: bool = False) -> StorageUnavailable | None:
+    """The same for an SQLSTATE of Postgres."""
     if state[:2] in POSTGRES_UNAVAILABLE_CLASSES or state in POSTGRES_UNAVAILABLE:
         return StorageUnavailable(f"the database answered SQLSTATE {state}", outcome_unknown=outcome_unknown)
     return None

@@ -1,4 +1,4 @@
-"""LISTEN on a connection of its own, for as long as it takes."""
+"""LISTEN on a connection of its own, for as long as it takes; where only a pooler can be reached, ask each second."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from onlooker.domain.errors import StorageUnavailable
 from onlooker.storage.database import Database
 from onlooker.storage.postgres import PostgresDatabase
 
@@ -15,8 +16,10 @@ CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
 FIRST_RECONNECT_S = 0.1
 LONGEST_RECONNECT_S = 5.0
+ASK_EVERY_S = 1.0
+"""Behind a pooler nothing can be listened to: whoever waits looks for itself this often."""
 
-_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailable)
 
 
 class Notices:
@@ -28,19 +31,22 @@ class Notices:
     def __init__(self, database: Database, channel: str, *, own: str, on_change: Callable[[], None]) -> None:
         if not isinstance(database, PostgresDatabase):
             raise TypeError(f"only Postgres has notices, not {database.name}")
-        self._dsn = database.dsn
+        self._database = database
         self._channel = channel
         self._own = own
         self._on_change = on_change
         self._listening: asyncio.Task[None] | None = None
+        self._is_awaited = False
 
     def start(self) -> None:
         """Listen from now until `close`, connecting again whenever the connection is lost."""
+        self._is_awaited = True
         if self._listening is None:
             self._listening = asyncio.get_running_loop().create_task(self._listen(), name="onlooker-notices")
 
     def stop(self) -> None:
-        """Nothing: listening costs nothing, and to connect again would cost something."""
+        """Go on listening, which costs nothing where to connect again would; behind a pooler ask no more."""
+        self._is_awaited = False
 
     def was_fruitful(self) -> None:
         """Nothing: notices come at once."""
@@ -57,8 +63,11 @@ class Notices:
         while True:
             # Where the server is away, the calls that need it say so; here it is only asked again.
             with contextlib.suppress(*_GONE):
+                dsn = await self._database.listening_dsn()
+                if dsn is None:
+                    return await self._ask_again_and_again()
                 connection = await asyncpg.connect(
-                    self._dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "onlooker-notices"}
+                    dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "onlooker-notices"}
                 )
                 try:
                     await self._until_lost(connection)
@@ -68,6 +77,12 @@ class Notices:
                         await connection.close(timeout=CLOSE_TIMEOUT_S)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnects, keeps no secret
             delay_s = min(2 * delay_s, LONGEST_RECONNECT_S)
+
+    async def _ask_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(ASK_EVERY_S)
+            if self._is_awaited:
+                self._on_change()
 
     async def _until_lost(self, connection: Any) -> None:
         lost = asyncio.Event()

@@ -1,39 +1,181 @@
-"""Postgres through asyncpg: two pools, since durability is a connection's setting and the queue can do with less."""
+"""Postgres through asyncpg: two pools, since durability is a connection's setting and the queue can do with less.
 
+Behind a pooler that gives a server connection for a transaction only (PgBouncer's transaction mode) nothing may be
+kept on a connection: there the settings are made in each transaction, and statements are prepared without a name.
+"""
+
+import asyncio
+import os
+import ssl
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+import asyncpg
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 
-from onlooker.domain.errors import StorageUnavailable
+from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.storage import dialect
 
 T = TypeVar("T")
 
-STATEMENT_TIMEOUT_MS = 30_000
-IDLE_TRANSACTION_TIMEOUT_MS = 15_000
+IDLE_TRANSACTION_TIMEOUT_S = 15.0
 """A process that is frozen, or cut off, in a transaction lets go of its locks after this: others wait for them."""
+
+ANSWER_AFTER_S = 2.0
+"""How much longer than Postgres may work on a statement its answer is waited for."""
+
+TRANSACTION_TIMEOUT_SINCE = 17
+"""The version of Postgres that can end whole transactions: also one whose client stopped in the middle of a
+statement, which counts as neither idle nor working."""
+
+URL_OPTIONS = frozenset(
+    "host port user password dbname database passfile service sslmode sslcert sslkey sslpassword sslrootcert sslcrl "
+    "sslnegotiation ssl_min_protocol_version ssl_max_protocol_version target_session_attrs krbsrvname gsslib "
+    "application_name options".split()
+)
+"""What may follow the `?` of a URL. The driver would hand anything else to the server, whose refusal says little."""
+
+URL_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
+
+APPLICATION = "onlooker"
+
+NO_STATEMENT_CACHE = {"statement_cache_size": 0}
+"""A statement with a name would be looked for on a connection that never saw it, or found made by somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresLimits:
+    """How many connections, and how long anything may take.
+
+    `timeout_s` is for getting a connection, `statement_timeout_s` for one statement, `transaction_timeout_s` for a
+    whole transaction (Postgres 17 and newer).
+    """
+
+    pool_size: int = 10
+    timeout_s: float = 10.0
+    statement_timeout_s: float = 30.0
+    transaction_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What stands behind the URL."""
+
+    is_pooled: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    """The two pools. The queue's, and that of reads, may lose its last commits in a power cut."""
+
+    durable: AsyncEngine
+    relaxed: AsyncEngine
 
 
 class PostgresDatabase:
-    """See `Database`. Connections are made when they are first needed."""
+    """See `Database`. Connections are made when they are first needed.
+
+    `direct_url` reaches the same database past a pooler; a listener and a migration need that.
+    """
 
     name = dialect.POSTGRES
 
-    def __init__(self, url: URL, *, pool_size: int, timeout_s: float) -> None:
+    def __init__(self, url: URL, *, limits: PostgresLimits, direct_url: str = "") -> None:
         self.url = url.render_as_string(hide_password=True)
-        self.dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        driver_url = url.set(drivername="postgresql+asyncpg")
-        self._durable = _engine(driver_url, pool_size, timeout_s, synchronous_commit="on")
-        self._relaxed = _engine(driver_url, pool_size, timeout_s, synchronous_commit="off")
+        self._dsn = _dsn(url, "ONLOOKER_DATABASE_URL")
+        self._direct_dsn = _dsn(make_url(direct_url), "ONLOOKER_DATABASE_DIRECT_URL") if direct_url else None
+        self._limits = limits
+        self._server: _Server | None = None
+        self._engines: _Engines | None = None
+        self._opening = asyncio.Lock()
 
     async def tx(self, work: Callable[[Connection], T], *, durable: bool = True, urgent: bool = False) -> T:
         """See `Database.tx`. A deadlock's loser runs once more."""
-        engine = self._durable if durable else self._relaxed
+        engines = await self._open()
+        return await self._transact(engines.durable if durable else engines.relaxed, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """See `Database.read`."""
+        engines = await self._open()
+        try:
+            async with engines.relaxed.connect() as conn:
+                return await conn.run_sync(work)
+        except DBAPIError as error:
+            raise dialect.unavailable(error) or error from error
+        except (OSError, PoolTimeout, TimeoutError) as error:
+            raise _not_reached(error) from error
+
+    async def alone(self, work: Callable[[Connection], T]) -> T:
+        """See `Database.alone`."""
+        server = await self._look()
+        dsn = self._direct_dsn or self._dsn
+        is_pooled = server.is_pooled and self._direct_dsn is None
+        engine = self._engine(dsn, _Server(is_pooled, server.version), synchronous_commit="on", is_unbounded=True)
+        try:
+            return await self._transact(engine, work)
+        finally:
+            await engine.dispose()
+
+    async def listening_dsn(self) -> str | None:
+        """Where a connection stays the same for as long as it takes; None where only a pooler can be reached.
+
+        Raises `StorageUnavailable`.
+        """
+        if self._direct_dsn is not None:
+            return self._direct_dsn
+        return None if (await self._look()).is_pooled else self._dsn
+
+    async def close(self) -> None:
+        """Close both pools. A second call does nothing."""
+        if self._engines is not None:
+            await self._engines.durable.dispose()
+            await self._engines.relaxed.dispose()
+
+    async def _open(self) -> _Engines:
+        if self._engines is None:
+            server = await self._look()
+            if self._engines is None:
+                durable = self._engine(self._dsn, server, synchronous_commit="on")
+                self._engines = _Engines(durable, self._engine(self._dsn, server, synchronous_commit="off"))
+        return self._engines
+
+    async def _look(self) -> _Server:
+        """What stands behind the URL, found out once. Raises `StorageUnavailable`, and `Misconfigured` for the URL."""
+        if self._server is None:
+            async with self._opening:
+                if self._server is None:
+                    self._server = await self._ask_server()
+        return self._server
+
+    async def _ask_server(self) -> _Server:
+        timeout_s = self._limits.timeout_s
+        try:
+            connection = await asyncpg.connect(
+                self._dsn, timeout=timeout_s, server_settings={"application_name": APPLICATION}, **NO_STATEMENT_CACHE
+            )
+            try:
+                # A pooler gives a key of its own as that of the process, and the same process for one transaction only.
+                async with connection.transaction():
+                    pid = await connection.fetchval("SELECT pg_backend_pid()", timeout=timeout_s)
+                is_pooled = pid != connection.get_server_pid()
+                return _Server(is_pooled, connection.get_server_version().major)
+            finally:
+                await connection.close(timeout=timeout_s)
+        except asyncpg.ClientConfigurationError as error:
+            raise Misconfigured([f"ONLOOKER_DATABASE_URL: {error}"]) from error
+        except asyncpg.PostgresError as error:
+            raise dialect.unavailable_state(error.sqlstate or "") or error from error
+        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+            raise _not_reached(error) from error
+
+    async def _transact(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
         for last_try in (False, True):
             try:
                 async with engine.connect() as conn:
@@ -48,26 +190,84 @@ class PostgresDatabase:
                 raise _not_reached(error) from error
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """See `Database.read`."""
-        try:
-            async with self._relaxed.connect() as conn:
-                return await conn.run_sync(work)
-        except DBAPIError as error:
-            raise dialect.unavailable(error) or error from error
-        except (OSError, PoolTimeout, TimeoutError) as error:
-            raise _not_reached(error) from error
+    def _engine(self, dsn: str, server: _Server, *, synchronous_commit: str, is_unbounded: bool = False) -> AsyncEngine:
+        """A pool of connections to a server; an unbounded one has no pool and no limit of time."""
+        limits = self._limits
+        session = _session_settings(server, limits, synchronous_commit, is_unbounded=is_unbounded)
 
-    async def close(self) -> None:
-        """Close both pools. A second call does nothing."""
-        await self._durable.dispose()
-        await self._relaxed.dispose()
+        async def connect(**_parts: object) -> Any:
+            return await asyncpg.connect(
+                dsn,
+                timeout=limits.timeout_s,
+                command_timeout=None if is_unbounded else limits.statement_timeout_s + ANSWER_AFTER_S,
+                server_settings={"application_name": APPLICATION, **({} if server.is_pooled else session)},
+                **(NO_STATEMENT_CACHE if server.is_pooled else {}),
+            )
+
+        arguments: dict[str, Any] = {"async_creator_fn": connect}
+        if server.is_pooled:
+            arguments |= {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+        pool: type[Pool] = NullPool if is_unbounded else AsyncAdaptedQueuePool
+        sized = {} if is_unbounded else {"pool_size": limits.pool_size, "max_overflow": 0}
+        waited = {} if is_unbounded else {"pool_timeout": limits.timeout_s}
+        engine = create_async_engine(
+            "postgresql+asyncpg://", poolclass=pool, hide_parameters=True, connect_args=arguments, **sized, **waited
+        )
+        if server.is_pooled:
+            settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in session.items())
+
+            @event.listens_for(engine.sync_engine, "begin")
+            def set_up(conn: Connection) -> None:
+                conn.exec_driver_sql(f"SELECT {settings}")
+
+        return engine
+
+
+def _session_settings(
+    server: _Server, limits: PostgresLimits, synchronous_commit: str, *, is_unbounded: bool
+) -> dict[str, str]:
+    """What Postgres is told of a connection, or of a transaction."""
+    settings = {
+        "synchronous_commit": synchronous_commit,
+        # Every write finds its rows by key. A plan that was made, and kept, while a table was small would read
+        # all of it when it is large and nothing has counted its rows yet.
+        "enable_seqscan": "off" if synchronous_commit == "on" and not is_unbounded else "on",
+        "statement_timeout": _milliseconds(0 if is_unbounded else limits.statement_timeout_s),
+        "idle_in_transaction_session_timeout": _milliseconds(IDLE_TRANSACTION_TIMEOUT_S),
+    }
+    if server.version >= TRANSACTION_TIMEOUT_SINCE:
+        settings["transaction_timeout"] = _milliseconds(0 if is_unbounded else limits.transaction_timeout_s)
+    return settings
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
+def _dsn(url: URL, variable: str) -> str:
+    """The URL as the driver reads it. Raises `Misconfigured` for an unknown option, and a file that is not there."""
+    problems = [
+        f"{variable} has the option {name}, which is not known; for TLS there are sslmode, sslrootcert, sslcert, sslkey"
+        for name in sorted(set(url.query) - URL_OPTIONS)
+    ]
+    named = ((name, str(url.query[name])) for name in URL_FILES if name in url.query)
+    problems += [
+        f"{variable} names {path} as {name}, which cannot be read"
+        for name, path in named
+        if not os.access(path, os.R_OK)
+    ]
+    if problems:
+        raise Misconfigured(problems)
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _not_reached(error: Exception) -> StorageUnavailable:
     if isinstance(error, PoolTimeout):
         return StorageUnavailable("every connection to the database is in use")
-    return StorageUnavailable(f"the database cannot be reached: {type(error).__name__}")
+    cause = type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        cause = f"its certificate is not accepted: {error.verify_message}"
+    return StorageUnavailable(f"the database cannot be reached: {cause}")
 
 
 async def _commit(conn: AsyncConnection) -> None:
@@ -78,26 +278,3 @@ async def _commit(conn: AsyncConnection) -> None:
         raise dialect.unavailable(error, outcome_unknown=True) or error from error
     except OSError as error:
         raise StorageUnavailable("the connection was lost at commit", outcome_unknown=True) from error
-
-
-def _engine(url: URL, pool_size: int, timeout_s: float, *, synchronous_commit: str) -> AsyncEngine:
-    return create_async_engine(
-        url,
-        hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=timeout_s,
-        connect_args={
-            "timeout": timeout_s,
-            "command_timeout": timeout_s + STATEMENT_TIMEOUT_MS / 1000,
-            "server_settings": {
-                "application_name": "onlooker",
-                "synchronous_commit": synchronous_commit,
-                # Every write finds its rows by key. A plan that was made, and kept, while a table was small would read
-                # all of it when it is large and nothing has counted its rows yet.
-                "enable_seqscan": "off" if synchronous_commit == "on" else "on",
-                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-                "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_TIMEOUT_MS),
-            },
-        },
-    )

