@@ -24,6 +24,28 @@ FILES_END = (
 
 SHORT_BUSY_TIMEOUT = "import onlooker.storage.database; onlooker.storage.database.BUSY_TIMEOUT_MS = 1_000"
 
+READ_ONLY = """
+import signal, sqlite3.dbapi2
+connect, opened, answers = sqlite3.dbapi2.connect, [], {"query_only": "OFF"}
+def set_all(value):
+    answers["query_only"] = value
+    for connection in opened:
+        connection.execute(f"PRAGMA query_only = {value}")
+def watched(*given, **named):
+    connection = connect(*given, **named)
+    opened.append(connection)
+    connection.execute(f"PRAGMA query_only = {answers['query_only']}")
+    return connection
+sqlite3.dbapi2.connect = watched
+signal.signal(signal.SIGUSR1, lambda *_: set_all("ON"))
+signal.signal(signal.SIGUSR2, lambda *_: set_all("OFF"))
+"""
+"""From SIGUSR1 to SIGUSR2 SQLite answers each write as it does where the file may only be read: SQLITE_READONLY.
+
+What really makes it so (a file system that went read-only after an error) cannot be had in a test: files that are open
+for writing keep a file system from being mounted read-only.
+"""
+
 LOCKER = """
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -130,6 +152,27 @@ def test_a_database_that_others_lock_is_said_and_waited_out(tmp_path: Path) -> N
         it.wait_until_settled()
         it.assert_observed({0: 10, 1: 10, 2: 1, 3: 1})
         it.wait_for_no_messages()
+
+
+def test_a_database_that_becomes_read_only_is_said_and_waited_out(tmp_path: Path) -> None:
+    with deployment(tmp_path, ONLOOKER_SCRIPTED_DELAY_MS="20") as it:
+        server = it.serve(patch=f"exec({READ_ONLY!r})")
+        it.post_sessions(2, 10)
+        server.send_signal(signal.SIGUSR1)
+        with it.client() as client:
+            it.wait_until(lambda: client.post("/v1/events", json=it.event(2, 0)).status_code == 503, 10)
+            for answer in (
+                client.post("/v1/events", json=it.event(2, 1)),
+                client.post("/v1/events/batch", json=[it.event(2, 1), it.event(3, 0)]),
+            ):
+                check_refusal(answer)
+                assert "SQLITE_READONLY" in answer.json()["message"]
+            assert client.get("/v1/jobs").status_code == 200, "who only reads is not held up"
+        server.send_signal(signal.SIGUSR2)
+        it.post_until_acknowledged([it.event(2, 0), it.event(2, 1), it.event(3, 0)])
+        it.wait_until_settled()
+        it.assert_observed({0: 10, 1: 10, 2: 2, 3: 1})
+        assert server.poll() is None
 
 
 @contextmanager
