@@ -8,7 +8,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +28,12 @@ CALL_DEADLINE_S = 120.0
 
 STORE_AGAIN_S = 0.5
 DRAFT_TEXTS = ("title", "subtitle", "narrative", "facts", "concepts", "files_read", "files_modified")
+
+Chore = Callable[[Job], Awaitable[bool]]
+"""Does what a job that asks no model for observations is about; False when stop ended it before it was done.
+
+What it has done stays done: it is called again for the same job, in this process or another. Raises `ProviderError`.
+"""
 
 T = TypeVar("T")
 
@@ -60,9 +66,11 @@ class Generate:
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
         lease_ms: int = LEASE_MS,
+        chores: Mapping[JobKind, Chore] | None = None,
     ) -> None:
         self._database = database
         self._provider = provider
+        self._chores = chores or {}
         self._worker = worker
         self._new_id = new_id
         self._now_ms = now_ms
@@ -103,8 +111,9 @@ class Generate:
         the outcome could not be stored while the lease lived. A defect in a provider or in what it answered is the
         job's own failure: it is tried again and then dead-lettered, and the worker lives on.
         """
+        chore = self._chores.get(taken.head.kind)
         try:
-            return await self._run(taken)
+            return await (self._run(taken) if chore is None else self._run_chore(taken, chore))
         except (ClaimLost, StorageUnavailable):
             raise
         except Exception as defect:  # noqa: BLE001 - see above; it is logged with its place
@@ -129,6 +138,18 @@ class Generate:
         if answer.usage.calls:
             await self._record_usage(head, answer)
         await self._store(taken, given, answer)
+        return None
+
+    async def _run_chore(self, taken: Taken, chore: Chore) -> int | None:
+        """Run a job that makes no observations; one that stop ended goes back as if it had not been taken."""
+        try:
+            is_done = await chore(taken.head)
+        except ProviderError as error:
+            return await self._settle(taken, error)
+        if not is_done:
+            await self.give_back(taken, reason="the worker stopped")
+            return 0
+        await self._write(taken, lambda conn: jobs.complete(conn, taken, provider="", model=None, prompt_version=""))
         return None
 
     async def give_back(self, taken: Taken, *, reason: str) -> None:
