@@ -14,8 +14,8 @@ import uvicorn
 from onlooker.app import App, open_app, running
 from onlooker.domain.models import KeyScope, Principal, Project, Team
 from onlooker.host import new_id
-from onlooker.http.asgi import build_asgi
 from onlooker.http.server import Limits, server_config
+from onlooker.mcp_server.endpoint import build_site
 from onlooker.settings import Settings
 from onlooker.storage import accounts
 from onlooker.storage.database import Connection
@@ -100,7 +100,7 @@ async def site_with(
         ours, theirs = await new_tenant(app), await new_tenant(app)
         with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            server = _Server(server_config(build_asgi(app), limits))
+            server = _Server(server_config(build_site(app), limits))
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             await wait_until(lambda: server.started)
             try:

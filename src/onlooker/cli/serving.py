@@ -18,8 +18,8 @@ from onlooker.app import make_home, open_app, running
 from onlooker.cli.state import Runtime, StateFiles
 from onlooker.domain.errors import Misconfigured
 from onlooker.host import ProcessIdentity, now_ms
-from onlooker.http.asgi import build_asgi
 from onlooker.http.server import BACKLOG, server_config
+from onlooker.mcp_server.endpoint import build_site
 from onlooker.settings import Settings
 from onlooker.telemetry import set_up_logging
 
@@ -62,7 +62,7 @@ async def _serve(
 
     async with open_app(settings) as app:
         await app.accounts.ensure_local(settings.home)
-        server = _Server(server_config(build_asgi(app)), on_started=tell_started)
+        server = _Server(server_config(build_site(app)), on_started=tell_started)
         async with running(app, with_worker=with_worker):
             with on_stop_signal(server.stop):
                 await server.serve(sockets=[listening])

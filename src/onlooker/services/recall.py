@@ -160,6 +160,10 @@ class Recall:
         """One observation."""
         return await self._database.read(lambda conn: observations.get_observation(conn, scope, observation_id))
 
+    async def recent(self, scope: Scope, *, limit: int) -> list[Observation]:
+        """What happened last, latest first."""
+        return await self._database.read(lambda conn: observations.recent_observations(conn, scope, limit=limit))
+
     async def delete(self, principal: Principal, scope: Scope, observation_id: str) -> None:
         """Delete an observation with its search data and its links."""
 
