@@ -23,7 +23,7 @@ AT_ONCE = 16
 PARSE_ERROR, INTERNAL_ERROR, METHOD_NOT_FOUND = -32700, -32603, -32601
 
 
-@click.command("mcp", epilog="Example: claude mcp add onlooker -- onlooker mcp --project tally")
+@click.command("mcp", epilog="Example: onlooker mcp --project tally")
 @click.option("--url", help="The server to talk to; without it the one of this home, or its store where none runs.")
 @click.option("--key", envvar="ONLOOKER_KEY", help="The key for that server; without it the home's own.")
 @click.option("--project", help="The project, by id or name, where a tool's arguments do not say which.")
