@@ -29,6 +29,9 @@ from onlooker.telemetry import log
 from onlooker.worker import Worker
 
 TRY_AGAIN_S = 0.5
+LET_GO_S = 2.0
+"""How long a stop waits for the outbox, which may be in the middle of a look at a database that does not answer."""
+
 CLAIM_PER_JOB_LEASE = 1.5
 """A claim on a message outlives the lease of its job, which is the authority; both are renewed together."""
 
@@ -165,7 +168,7 @@ async def _prepare(database: Database, settings: Settings) -> None:
         try:
             await schema.prepare(database)
         except StorageUnavailable as error:
-            if time.monotonic() >= deadline:
+            if error.is_damaged or time.monotonic() >= deadline:
                 raise Misconfigured([f"the database {database.url} cannot be used: {error}"]) from error
             if not waited:
                 log.warning("waiting for the database", url=database.url, reason=str(error))
@@ -183,10 +186,13 @@ async def running(app: App, *, with_worker: bool) -> AsyncIterator[None]:
     """
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(app.outbox.run(stop))
+        reconciling = tasks.create_task(app.outbox.run(stop))
         if with_worker:
             tasks.create_task(app.worker.run(stop))
         try:
             yield
         finally:
             stop.set()
+            _, late = await asyncio.wait({reconciling}, timeout=LET_GO_S)
+            for task in late:
+                task.cancel()

@@ -26,6 +26,9 @@ HEARTBEAT_S = 10.0
 DRAIN_S = 10.0
 """How long running calls may go on after stop, before their jobs are given back."""
 
+LET_GO_S = 2.0
+"""How long a stop waits for a part that is away, to tell it what the end of a lease tells it too."""
+
 
 @dataclass(slots=True)
 class Worker:
@@ -61,8 +64,9 @@ class Worker:
             for task in (*serving, beating):
                 task.cancel()
             await asyncio.gather(*serving, stopping, beating, return_exceptions=True)
-            with contextlib.suppress(StorageUnavailable):
-                await self.database.tx(lambda conn: workers.leave(conn, self.worker_id))
+            with contextlib.suppress(StorageUnavailable, TimeoutError):
+                async with asyncio.timeout(LET_GO_S):
+                    await self.database.tx(lambda conn: workers.leave(conn, self.worker_id))
         for outcome in ended:
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
@@ -209,9 +213,10 @@ class Worker:
         except asyncio.CancelledError:
             running.cancel()
             await asyncio.wait({running})
-            with contextlib.suppress(OnlookerError):
-                await self.generate.give_back(taken, reason="the worker stopped")
-                await self.queue.release(claim)
+            with contextlib.suppress(OnlookerError, TimeoutError):
+                async with asyncio.timeout(LET_GO_S):
+                    await self.generate.give_back(taken, reason="the worker stopped")
+                    await self.queue.release(claim)
             raise
         finally:
             renewing.cancel()

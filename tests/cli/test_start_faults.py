@@ -3,10 +3,12 @@
 import os
 import socket
 import sqlite3
+import time
 
 import pytest
 
 from cli_runner import Cli
+from servers import PostgresServer
 
 QUICK = {"ONLOOKER_STARTUP_WAIT_S": "0.2"}
 
@@ -24,7 +26,7 @@ def refused(cli: Cli, **settings: str) -> str:
 def test_a_file_that_is_no_database_is_named(cli: Cli) -> None:
     cli.home.mkdir(parents=True)
     (cli.home / "onlooker.db").write_bytes(os.urandom(8192))
-    said = refused(cli)
+    said = refused(cli, ONLOOKER_STARTUP_WAIT_S="600")  # nobody waits for what does not come back
     assert "onlooker.db" in said
     assert "SQLITE_NOTADB" in said
 
@@ -70,6 +72,28 @@ def test_a_choice_that_is_not_there_ends_the_start(cli: Cli, name: str, value: s
     said = refused(cli, **{name: value})
     assert expected in said
     assert "hidden" not in said
+
+
+def test_a_postgres_that_is_not_there_is_waited_for_and_that_is_said(cli: Cli) -> None:
+    began = time.monotonic()
+    url = "postgresql://x:hidden@127.0.0.1:1/z"
+    ended = cli.run("serve", env={"ONLOOKER_STARTUP_WAIT_S": "2", "ONLOOKER_DATABASE_URL": url})
+    assert ended.code == 2
+    assert time.monotonic() - began >= 2
+    assert ended.err.count("waiting for the database") == 1
+    assert "hidden" not in ended.err
+
+
+def test_a_postgres_that_comes_while_it_is_waited_for_is_used(cli: Cli, own_postgres: PostgresServer) -> None:
+    own_postgres.stop()
+    cli.extra |= {"ONLOOKER_STARTUP_WAIT_S": "60", "ONLOOKER_DATABASE_URL": own_postgres.url}
+    with cli.popen("serve") as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stdout is not None
+        assert "waiting for the database" in waiting.stderr.readline()
+        own_postgres.start()
+        assert "Onlooker" in waiting.stdout.readline()
+        waiting.terminate()
 
 
 def test_every_wrong_setting_is_named_at_once(cli: Cli) -> None:

@@ -41,6 +41,23 @@ def test_a_postgres_that_goes_under_load_is_said_and_what_was_accepted_is_done(
         it.wait_for_no_messages()
 
 
+@pytest.mark.parametrize("ending, within_s", [("killed", 5), ("frozen", 25)])
+def test_a_server_is_stopped_in_order_while_its_postgres_is_away(
+    tmp_path: Path, own_postgres: PostgresServer, ending: str, within_s: float
+) -> None:
+    with deployment(tmp_path, own_postgres.url) as it:
+        server = it.serve()
+        it.post([it.event(0, 0)])
+        it.wait_until_settled()
+        (own_postgres.kill if ending == "killed" else own_postgres.pause)()
+        began = time.monotonic()
+        server.terminate()
+        assert server.wait(60) == 0, it.log()
+        assert time.monotonic() - began < within_s
+        assert "Traceback" not in it.log()
+        own_postgres.resume()
+
+
 def post_and_post_again(it: Deployment, session: int, enough: threading.Event) -> tuple[int, int]:
     """Post one event after the other, each until it is acknowledged; how many, and how often 503 was said."""
     number = refused = 0

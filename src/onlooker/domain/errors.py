@@ -66,12 +66,15 @@ class StorageUnavailable(Unavailable):
     """The database cannot be reached, is locked, full or read-only.
 
     Nothing of the transaction was stored, unless `outcome_unknown`: then the commit was sent and its reply was lost,
-    so read again before anything else.
+    so read again before anything else. One that `is_damaged` does not come back by waiting.
     """
 
-    def __init__(self, message: str, retry_after_s: float = 1.0, *, outcome_unknown: bool = False) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float = 1.0, *, outcome_unknown: bool = False, is_damaged: bool = False
+    ) -> None:
         super().__init__(message, retry_after_s)
         self.outcome_unknown = outcome_unknown
+        self.is_damaged = is_damaged
 
 
 class QueueUnavailable(Unavailable):

@@ -226,5 +226,8 @@ class QueueEngine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release this engine's claims in order and free everything, even when a release fails. Again: nothing."""
+        """Release this engine's claims in order and free everything. Again: nothing.
+
+        Never raises, and takes seconds at most: claims that cannot be released are served again when their leases end.
+        """
         ...

@@ -43,6 +43,9 @@ POSTGRES = "postgresql"
 SQLITE_UNAVAILABLE = frozenset({5, 6, 7, 8, 10, 11, 13, 14, 26})
 """Primary result codes: BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB."""
 
+SQLITE_DAMAGED = frozenset({11, 26})
+"""CORRUPT, NOTADB."""
+
 POSTGRES_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
 """SQLSTATE classes: connection, resources, operator intervention (shutdown), system error."""
 
@@ -240,7 +243,11 @@ def unavailable(error: DBAPIError, *, outcome_unknown: bool = False) -> StorageU
         if code & 0xFF not in SQLITE_UNAVAILABLE:
             return None
         name = getattr(cause, "sqlite_errorname", "SQLITE_ERROR")
-        return StorageUnavailable(f"the database answered {name}: {cause}", outcome_unknown=outcome_unknown)
+        return StorageUnavailable(
+            f"the database answered {name}: {cause}",
+            outcome_unknown=outcome_unknown,
+            is_damaged=code & 0xFF in SQLITE_DAMAGED,
+        )
     state = getattr(cause, "sqlstate", None)
     if state is None:
         lost = error.connection_invalidated or isinstance(getattr(cause, "__cause__", None), OSError)

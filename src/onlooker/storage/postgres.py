@@ -7,6 +7,7 @@ kept on a connection: there the settings are made in each transaction, and state
 import asyncio
 import os
 import ssl
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 IDLE_TRANSACTION_TIMEOUT_S = 15.0
 """A process that is frozen, or cut off, in a transaction lets go of its locks after this: others wait for them."""
+
+CLOSE_WITHIN_S = 2.0
 
 ANSWER_AFTER_S = 2.0
 """How much longer than Postgres may work on a statement its answer is waited for."""
@@ -95,6 +98,7 @@ class PostgresDatabase:
         self._server: _Server | None = None
         self._engines: _Engines | None = None
         self._opening = asyncio.Lock()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def tx(self, work: Callable[[Connection], T], *, durable: bool = True, urgent: bool = False) -> T:
         """See `Database.tx`. A deadlock's loser runs once more."""
@@ -133,10 +137,14 @@ class PostgresDatabase:
         return None if (await self._look()).is_pooled else self._dsn
 
     async def close(self) -> None:
-        """Close both pools. A second call does nothing."""
-        if self._engines is not None:
-            await self._engines.durable.dispose()
-            await self._engines.relaxed.dispose()
+        """Close both pools; connections that do not end in time are cut. A second call does nothing."""
+        if self._engines is None:
+            return
+        disposing = [asyncio.create_task(engine.dispose()) for engine in (self._engines.durable, self._engines.relaxed)]
+        await asyncio.wait(disposing, timeout=CLOSE_WITHIN_S)
+        for connection in list(self._connections):
+            connection.terminate()
+        await asyncio.wait(disposing)
 
     async def _open(self) -> _Engines:
         if self._engines is None:
@@ -196,13 +204,15 @@ class PostgresDatabase:
         session = _session_settings(server, limits, synchronous_commit, is_unbounded=is_unbounded)
 
         async def connect(**_parts: object) -> Any:
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 dsn,
                 timeout=limits.timeout_s,
                 command_timeout=None if is_unbounded else limits.statement_timeout_s + ANSWER_AFTER_S,
                 server_settings={"application_name": APPLICATION, **({} if server.is_pooled else session)},
                 **(NO_STATEMENT_CACHE if server.is_pooled else {}),
             )
+            self._connections.add(connection)
+            return connection
 
         arguments: dict[str, Any] = {"async_creator_fn": connect}
         if server.is_pooled:

@@ -53,6 +53,9 @@ RETRY_EVERY_S = 0.1
 NOTICE_EVERY_S = 0.005
 """Notices of Postgres make commits wait for each other, so a process sends no more than this."""
 
+CLOSE_WITHIN_S = 2.0
+"""How long closing waits for a unit that is under way; its claims are served again when their leases end."""
+
 PURGE_EVERY_S = 60.0
 PURGE_AGAIN_S = 0.1
 
@@ -198,7 +201,12 @@ class Calls:
         self.closed = True
         for waiter in list(self._waiters):
             self._answer(waiter, error=self._describe("it is closed"))
+        give_up_at = asyncio.get_running_loop().time() + CLOSE_WITHIN_S
         while busy := {task for task in (self._runner, self._looking) if task is not None}:
+            left_s = give_up_at - asyncio.get_running_loop().time()
+            _, late = await asyncio.wait(busy, timeout=max(0.0, left_s))
+            for task in late:
+                task.cancel()
             await asyncio.wait(busy)
         for timer in (self._alarm, self._notice):
             if timer is not None:
@@ -288,6 +296,8 @@ class Calls:
             outcome = await self._transact(unit)
         except StorageUnavailable as error:
             self._fail(batch, self._describe(str(error)))
+        except asyncio.CancelledError:
+            self._fail(batch, self._describe("it was closed meanwhile"))
         except Exception as error:  # noqa: BLE001 - it is handed to the caller whose call it was
             if len(batch.calls) + len(batch.waiters) > 1:
                 for single in batch.singles():

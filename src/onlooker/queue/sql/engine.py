@@ -24,11 +24,12 @@ from onlooker.queue.contract import (
 )
 from onlooker.queue.sql import census
 from onlooker.queue.sql import statements as sql
-from onlooker.queue.sql.calls import CALL_TIMEOUT_S, LARGEST_UNIT, Calls
+from onlooker.queue.sql.calls import CALL_TIMEOUT_S, CLOSE_WITHIN_S, LARGEST_UNIT, Calls
 from onlooker.queue.sql.unit import Finish, Held, Put, Release, notify
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.tables import messages
+from onlooker.telemetry import log
 
 T = TypeVar("T")
 
@@ -214,11 +215,16 @@ class SqlQueue:
             raise self._unavailable(health.error or "unknown")
 
     async def close(self) -> None:
-        """See `QueueEngine.close`. Raises `QueueUnavailable` where the claims could not be released: leases end."""
+        """See `QueueEngine.close`."""
         await self._calls.close()
-        if not self._released:
-            self._released = True
-            await self._release_held_by([self._holder])
+        if self._released:
+            return
+        self._released = True
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._release_held_by([self._holder])
+        except (QueueUnavailable, TimeoutError) as error:
+            log.warning("claims are kept until their leases end", reason=str(error) or "no answer")
 
     async def _next_of(self, lane: Lane, wait_s: float) -> Claim | None:
         """The next claim of a lane; None too when the engine is closed meanwhile."""
