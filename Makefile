@@ -9,7 +9,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check fmt lint types imports bench bench-recall lock clean
+.PHONY: help setup demo test check fmt lint types imports bench bench-recall chaos lock clean
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: $(READY) ## measure throughput and latency
 
 bench-recall: $(READY) ## measure how well search finds what it should
 	$(BIN)/python bench/recall.py $(ARGS)
+
+chaos: $(READY) ## ten minutes of kills, outages and lost connections; ARGS="--seed 7" repeats a run
+	$(BIN)/python tests/chaos.py $(ARGS)
 
 # UV_NO_CONFIG and the --no-emit options keep this machine's registry out of the files.
 # `make lock ARGS=--upgrade` takes the newest releases; without it only what pyproject.toml changed moves.

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Literal
 
 from servers import LOOPBACK
@@ -34,36 +36,62 @@ class CuttingProxy:
         """Ask what to do at each commit."""
         self._throw = throw
 
+    def cut_open(self, chance: random.Random, share: float) -> int:
+        """Cut this share of the connections, one at least where there is any, whatever they are in the middle of."""
+        open_now = list(self._tasks)
+        chosen = chance.sample(open_now, k=min(len(open_now), max(1, round(len(open_now) * share))))
+        for task in chosen:
+            task.cancel()
+        self.cuts += len(chosen)
+        return len(chosen)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+        except OSError:  # the server is away: so is the proxy
+            self._tasks.discard(task)
+            writer.close()
+            return
         back = asyncio.create_task(self._pass_back(server_reader, writer))
         try:
-            while data := await reader.read(1 << 16):
-                how = self._order_for(data)
-                if how == "before":
-                    break
-                if how is not None:
-                    back.cancel()
-                    await asyncio.wait({back})
-                server_writer.write(data)
-                await server_writer.drain()
-                if how is not None:
-                    await server_reader.read(1 << 16)
-                if how == "after":
-                    break
-                if how == "silence":
-                    await reader.read()
-        finally:
-            back.cancel()
-            await asyncio.wait({back})
+            with contextlib.suppress(OSError):  # one side went away in its own manner
+                await self._pass_on(reader, server_reader, server_writer, back)
+        except asyncio.CancelledError:  # cut: nothing of what is still on its way arrives
             for one in (writer, server_writer):
-                one.close()
-                with contextlib.suppress(OSError):
-                    await one.wait_closed()
-            self._tasks.discard(task)
+                one.transport.abort()
+        back.cancel()
+        await asyncio.wait({back})
+        for one in (writer, server_writer):
+            one.close()
+            with contextlib.suppress(OSError):
+                await one.wait_closed()
+        self._tasks.discard(task)
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
+        back: "asyncio.Task[None]",
+    ) -> None:
+        while data := await reader.read(1 << 16):
+            how = self._order_for(data)
+            if how == "before":
+                return
+            if how is not None:
+                back.cancel()
+                await asyncio.wait({back})
+            server_writer.write(data)
+            await server_writer.drain()
+            if how is not None:
+                await server_reader.read(1 << 16)
+            if how == "after":
+                return
+            if how == "silence":
+                await reader.read()
 
     def _order_for(self, data: bytes) -> Cut | None:
         if COMMIT not in data:
@@ -74,9 +102,10 @@ class CuttingProxy:
 
     @staticmethod
     async def _pass_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
         writer.close()
 
     async def close(self) -> None:
@@ -96,3 +125,27 @@ async def cutting_proxy(host: str, port: int) -> AsyncIterator[CuttingProxy]:
         yield proxy
         server.close()
         await proxy.close()
+
+
+@contextmanager
+def proxy_in_thread(host: str, port: int) -> Iterator[tuple[CuttingProxy, asyncio.AbstractEventLoop]]:
+    """A proxy that serves while the caller does something else, and the loop in which it may be told what to do."""
+    loop = asyncio.new_event_loop()
+    is_up, end = threading.Event(), asyncio.Event()
+    opened: list[CuttingProxy] = []
+
+    async def serve() -> None:
+        async with cutting_proxy(host, port) as proxy:
+            opened.append(proxy)
+            is_up.set()
+            await end.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="cutting-proxy")
+    thread.start()
+    try:
+        assert is_up.wait(timeout=10), "the proxy does not serve"
+        yield opened[0], loop
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join()
+        loop.close()

@@ -46,8 +46,8 @@ _CREATED = 201
 class Entry(NamedTuple):
     """A line of the jobs' history, in the order in which they were committed within a session."""
 
-    session: str
-    seq: int
+    session: str | None
+    seq: int | None
     event: str
 
 
@@ -59,13 +59,24 @@ class Deployment:
     project: str = ""
     key: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    poll_s: float = POLL_S
+    """How often a condition is looked at; each look at the database opens it anew."""
 
-    def spawn(self, *arguments: str, patch: str = "") -> subprocess.Popen[bytes]:
-        """Start `onlooker` with these arguments; `patch` is Python that runs in it first."""
+    def spawn(
+        self, *arguments: str, patch: str = "", env: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start `onlooker` with these arguments; `patch` is Python that runs in it first, `env` is set beside the rest.
+
+        What it says goes to the end of `log`, by default that of all processes.
+        """
         command = [str(EXECUTABLE)] if not patch else [sys.executable, "-c", WRAPPED.format(patch=patch)]
-        with self._log_path.open("ab") as log:
+        with (log or self._log_path).open("ab") as said:
             process = subprocess.Popen(
-                [*command, *arguments], env=self.cli.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [*command, *arguments],
+                env={**self.cli.env, **(env or {})},
+                stdout=said,
+                stderr=said,
+                stdin=subprocess.DEVNULL,
             )
         self.processes.append(process)
         return process
@@ -204,7 +215,7 @@ class Deployment:
         give_up_at = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < give_up_at, self.log()
-            time.sleep(POLL_S)
+            time.sleep(self.poll_s)
 
     def wait_until_completed(self, at_least: int) -> None:
         self.wait_until(lambda: self.completed() >= at_least, SETTLED_WITHIN_S)
@@ -246,26 +257,34 @@ class Deployment:
         """Every event is stored once, every event has one observation, made in its session's order, one at a time."""
         self.assert_observed(dict.fromkeys(range(sessions), each))
 
-    def assert_observed(self, expected: Mapping[int, int]) -> None:
-        """See `assert_each_observed_once_in_order`; `expected` has each session's number of events."""
-        wanted = {session: list(range(count)) for session, count in expected.items()}
-        assert _by_session(self.stored_events()) == {session: Counter(numbers) for session, numbers in wanted.items()}
-        assert self.statuses() == {JobStatus.COMPLETED: sum(expected.values())}
+    def assert_observed(self, expected: Mapping[int, int], *, loose: Sequence[str] = (), loose_jobs: int = 0) -> None:
+        """See `assert_each_observed_once_in_order`; `expected` has each session's number of events.
+
+        `loose` are the marks of events that belong to no session and were sent in so many batches: each is observed
+        once, in no order.
+        """
+        of_sessions = [f"MARK-{session}-{number}" for session, count in expected.items() for number in range(count)]
+        assert _differences(self.stored_events(), [*of_sessions, *loose]) == {}
+        assert self.statuses() == {JobStatus.COMPLETED: len(of_sessions) + loose_jobs}
         made = self.read(_observed_events)
         assert [title for title, mark in made if title != mark] == [], "an observation names another event"
+        titles, without_session = [title for title, _ in made], set(loose)
+        assert _differences(titles, [*of_sessions, *loose]) == {}
         in_order: dict[int, list[int]] = defaultdict(list)
-        for title, _ in made:
-            session, number = _parts(title)
-            in_order[session].append(number)
-        assert dict(in_order) == wanted
+        for title in titles:
+            if title not in without_session:
+                session, number = _parts(title)
+                in_order[session].append(number)
+        assert [session for session, numbers in in_order.items() if numbers != sorted(numbers)] == []
         self.assert_one_at_a_time()
 
     def assert_one_at_a_time(self) -> None:
         """No job was taken or completed before all that came before it in its session were completed."""
         done: dict[str, int] = defaultdict(int)
         for entry in self.history():
-            if entry.event in {"taken", "completed"}:
-                assert entry.seq == done[entry.session] + 1, entry
+            if entry.session is None or entry.seq is None or entry.event not in {"taken", "completed"}:
+                continue
+            assert entry.seq == done[entry.session] + 1, entry
             if entry.event == "completed":
                 done[entry.session] = entry.seq
 
@@ -292,12 +311,11 @@ def _observed_events(conn: Connection) -> list[tuple[str, str]]:
     return [(row.title, row.source_event_id) for row in conn.execute(made)]
 
 
-def _by_session(marks: Sequence[str]) -> dict[int, Counter[int]]:
-    found: dict[int, Counter[int]] = defaultdict(Counter)
-    for mark in marks:
-        session, number = _parts(mark)
-        found[session][number] += 1
-    return dict(found)
+def _differences(found: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
+    """By how many there are too many of each, or too few."""
+    counted = Counter(found)
+    counted.subtract(Counter(wanted))
+    return {mark: count for mark, count in counted.items() if count}
 
 
 def _parts(mark: str) -> tuple[int, int]:

@@ -13,7 +13,8 @@ import onlooker
 
 ROOT = Path(__file__).parent.parent
 TARGETS = {
-    *("setup", "demo", "test", "check", "fmt", "lint", "types", "imports", "bench", "bench-recall", "lock", "clean"),
+    *("setup", "demo", "test", "check", "fmt", "lint", "types", "imports"),
+    *("bench", "bench-recall", "chaos", "lock", "clean"),
 }
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 # Written in parts, so that this file does not hold what it looks for.

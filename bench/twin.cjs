@@ -1,0 +1,84 @@
+// The reference's way with npm bullmq: one Queue and one Worker a session, a set of the sessions that are known, and
+// three calls to enqueue, four to claim and confirm. `node twin.cjs REDIS_URL`: each line on its standard input is a
+// measurement, answered by the seconds it took; queues, workers and their connections are made before the clock runs.
+'use strict';
+
+const readline = require('node:readline');
+const { Queue, Worker } = require('bullmq');
+const Redis = require('ioredis');
+
+const connection = new Redis(process.argv[2], { maxRetriesPerRequest: null });
+const REGISTRY = 'twin:sessions';
+const BODY = { text: 'x'.repeat(900) };
+
+async function open(prefix, sessions, withWorkers) {
+  const lanes = [];
+  for (let number = 0; number < sessions; number += 1) {
+    const queue = new Queue(`session-${number}`, { connection, prefix });
+    const worker = withWorkers && new Worker(queue.name, null, { connection, prefix, autorun: false });
+    await Promise.all([queue.waitUntilReady(), worker && worker.waitUntilReady()]);
+    lanes.push({ queue, worker });
+  }
+  return lanes;
+}
+
+const close = (lanes) =>
+  Promise.all(lanes.map(({ queue, worker }) => Promise.all([queue.close(), worker && worker.close(true)])));
+
+async function enqueueOne({ queue }, id) {
+  await connection.sadd(REGISTRY, queue.qualifiedName);
+  if (await queue.getJob(id)) return;
+  await queue.add('event', BODY, { jobId: id, attempts: 1000000, removeOnComplete: true });
+}
+
+async function claimAndConfirm({ queue, worker }, token) {
+  const job = await worker.getNextJob(token, { block: false });
+  if (!job) return false;
+  await job.moveToCompleted(null, token, false);
+  const counts = await queue.getJobCounts('waiting', 'active', 'delayed', 'prioritized');
+  if (Object.values(counts).every((count) => count === 0)) await connection.srem(REGISTRY, queue.qualifiedName);
+  return true;
+}
+
+async function inParallel(count, work) {
+  const began = process.hrtime.bigint();
+  await Promise.all(Array.from({ length: count }, (_, number) => work(number)));
+  return Number(process.hrtime.bigint() - began) / 1e9;
+}
+
+const measure = {
+  async enqueue({ prefix, sessions, producers, count }) {
+    const lanes = await open(prefix, sessions, false);
+    const took = await inParallel(producers, async (producer) => {
+      for (let number = producer; number < count; number += producers) {
+        await enqueueOne(lanes[number % sessions], `evt_${number}`);
+      }
+    });
+    await close(lanes);
+    return took;
+  },
+  // Each consumer has sessions of its own, as the reference gives each session a consumer.
+  async drain({ prefix, sessions, consumers }) {
+    const lanes = await open(prefix, sessions, true);
+    const took = await inParallel(consumers, async (consumer) => {
+      let left = lanes.filter((_, number) => number % consumers === consumer);
+      while (left.length) {
+        const still = [];
+        for (const lane of left) if (await claimAndConfirm(lane, `token-${consumer}`)) still.push(lane);
+        left = still;
+      }
+    });
+    await close(lanes);
+    return took;
+  },
+};
+
+async function main() {
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const { what, ...given } = JSON.parse(line);
+    process.stdout.write(`${await measure[what](given)}\n`);
+  }
+  connection.disconnect();
+}
+
+main();
