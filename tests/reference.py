@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from onlooker.cli.main import cli
@@ -56,6 +57,8 @@ def _commands() -> Iterator[tuple[str, click.Command, click.Context]]:
 
 def _default(field: FieldInfo) -> str:
     value = field.default.value if isinstance(field.default, Enum) else field.default
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     if value == "":
         return "empty"
     return f"`{int(value) if isinstance(value, bool) else value}`"

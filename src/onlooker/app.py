@@ -7,11 +7,13 @@ opened last is closed first.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-from onlooker.domain.errors import Misconfigured, StorageUnavailable
+from onlooker.domain.errors import InvalidInput, Misconfigured, NotFound, StorageUnavailable
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import Provider
 from onlooker.queue.contract import QueueEngine
@@ -31,6 +33,12 @@ from onlooker.worker import Worker
 TRY_AGAIN_S = 0.5
 LET_GO_S = 2.0
 """How long a stop waits for the outbox, which may be in the middle of a look at a database that does not answer."""
+
+MODEL_APIS: Mapping[str, str] = {"anthropic": "Anthropic", "openai": "OpenAi", "gemini": "Gemini"}
+"""Name of a provider that asks a model, and of its module → the class that speaks its API."""
+
+CONCURRENCY, LOOPBACK_CONCURRENCY = 16, 2
+"""Calls at a time, of a service and of a model on this machine."""
 
 CLAIM_PER_JOB_LEASE = 1.5
 """A claim on a message outlives the lease of its job, which is the authority; both are renewed together."""
@@ -75,7 +83,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         await _prepare(database, settings)
         queue = open_queue(settings, database, identity)
         stack.push_async_callback(queue.close)
-        provider = build_provider(settings)
+        provider = build_provider(settings, database)
         stack.push_async_callback(provider.close)
         outbox = Outbox(database, queue)
         waiters = await stack.enter_async_context(JobWaiters(database))
@@ -145,19 +153,94 @@ def open_queue(settings: Settings, database: Database, identity: ProcessIdentity
     return SqlQueue(database, identity=identity, lease_ms=int(settings.job_lease_s * CLAIM_PER_JOB_LEASE * 1000))
 
 
-def build_provider(settings: Settings) -> Provider:
-    """The provider that the settings choose. Raises `Misconfigured` for an unknown one."""
-    if settings.provider == "rules":
+def build_provider(settings: Settings, database: Database | None = None) -> Provider:
+    """The provider that the settings choose, or the chain of them. Raises `Misconfigured` with every problem.
+
+    With the database the processes that share it also share what they know of limits and outages.
+    """
+    names = settings.provider.split(",")
+    problems = [problem for name in dict.fromkeys(names) for problem in _problems_of(name, settings)]
+    if len(set(names)) < len(names):
+        problems.append(f"ONLOOKER_PROVIDER={settings.provider} names one twice")
+    if problems:
+        raise Misconfigured(problems)
+    models = [name for name in names if name in MODEL_APIS]
+    build_model = _model_builder(settings, models, database) if models else None
+    providers = [
+        build_model(name) if build_model and name in models else _build_plain(name, settings) for name in names
+    ]
+    if len(providers) == 1:
+        return providers[0]
+    from onlooker.providers.chain import Chain
+
+    return Chain(providers)
+
+
+def _build_plain(name: str, settings: Settings) -> Provider:
+    """A provider that asks no model."""
+    if name == "rules":
         from onlooker.providers.rules import RulesProvider
 
         return RulesProvider()
-    if settings.provider == "scripted" and settings.allow_test_provider:
-        from onlooker.providers.scripted import ScriptedProvider
+    from onlooker.providers.scripted import ScriptedProvider
 
-        return ScriptedProvider(delay_s=settings.scripted_delay_ms / 1000, failure_rate=settings.scripted_failure_rate)
-    if settings.provider == "scripted":
-        raise Misconfigured(["ONLOOKER_PROVIDER=scripted is for tests and needs ONLOOKER_ALLOW_TEST_PROVIDER=1"])
-    raise Misconfigured([f"ONLOOKER_PROVIDER={settings.provider} is not known: use rules"])
+    return ScriptedProvider(delay_s=settings.scripted_delay_ms / 1000, failure_rate=settings.scripted_failure_rate)
+
+
+def _model_builder(settings: Settings, names: Sequence[str], database: Database | None) -> Callable[[str], Provider]:
+    """What builds the providers of these names, around one HTTP client and one board."""
+    from onlooker.providers.board import Board
+    from onlooker.providers.http_client import HttpClient
+    from onlooker.providers.lane import Lane
+    from onlooker.providers.model import ModelProvider
+    from onlooker.providers.modes import Modes
+    from onlooker.providers.wire import Wire, is_loopback
+
+    def of(name: str, setting: str) -> Any:
+        return getattr(settings, f"{name}_{setting}")
+
+    def calls_of(name: str) -> int:
+        given: int = of(name, "concurrency")
+        return given or (LOOPBACK_CONCURRENCY if is_loopback(of(name, "base_url")) else CONCURRENCY)
+
+    board = Board(database) if database is not None else None
+    client = HttpClient(connections=sum(calls_of(name) for name in names), ca_file=settings.ca_file)
+    modes = Modes(settings.home)
+
+    def build(name: str) -> Provider:
+        make: Callable[..., Wire] = getattr(import_module(f"onlooker.providers.{name}"), MODEL_APIS[name])
+        wire = make(base_url=of(name, "base_url"), model=of(name, "model"), key=of(name, "api_key").get_secret_value())
+        lane = Lane(name, wire.model, wire.endpoint, concurrency=calls_of(name), board=board)
+        budget, timeout_s = settings.prompt_tokens, of(name, "timeout_s")
+        return ModelProvider(wire, lane, client, modes, input_budget=budget, timeout_s=timeout_s)
+
+    return build
+
+
+def _problems_of(name: str, settings: Settings) -> list[str]:
+    """What keeps a provider of this name from being built."""
+    if name == "rules":
+        return []
+    if name == "scripted":
+        problem = "ONLOOKER_PROVIDER=scripted is for tests and needs ONLOOKER_ALLOW_TEST_PROVIDER=1"
+        return [] if settings.allow_test_provider else [problem]
+    if name not in MODEL_APIS:
+        return [f"ONLOOKER_PROVIDER={name} is not known: use rules, {', '.join(MODEL_APIS)}"]
+    from onlooker.providers.modes import Modes
+
+    problems = []
+    default_url = Settings.model_fields[f"{name}_base_url"].default
+    if getattr(settings, f"{name}_base_url") == default_url and not getattr(settings, f"{name}_api_key"):
+        problems.append(f"ONLOOKER_{name.upper()}_API_KEY is not set, and {default_url} needs one")
+    try:
+        Modes(settings.home).get(settings.mode)
+    except NotFound as error:
+        problems.append(f"ONLOOKER_MODE={settings.mode}: {error}")
+    except InvalidInput as error:
+        problems += [f"ONLOOKER_MODE={settings.mode}: {issue}" for issue in error.issues or [str(error)]]
+    if settings.ca_file and not os.access(settings.ca_file, os.R_OK):
+        problems.append(f"ONLOOKER_CA_FILE={settings.ca_file} cannot be read")
+    return problems
 
 
 async def _prepare(database: Database, settings: Settings) -> None:

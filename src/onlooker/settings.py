@@ -8,7 +8,7 @@ import tomllib
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from onlooker.domain.errors import Misconfigured
 from onlooker.domain.jobs import MAX_ATTEMPTS
@@ -40,6 +40,46 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+def _model(default: str) -> str:
+    """The model of a provider."""
+    field: str = Field(default, min_length=1, description="The model that is asked.", examples=[default])
+    return field
+
+
+def _api_key(example: str) -> SecretStr:
+    """The key of a provider; never shown."""
+    field: SecretStr = Field(
+        SecretStr(""), description="The key. A server on this machine mostly needs none.", examples=[example]
+    )
+    return field
+
+
+def _base_url(default: str, example: str) -> str:
+    """Where a provider is."""
+    field: str = Field(default, description="Where the API is: any server that speaks it will do.", examples=[example])
+    return field
+
+
+def _timeout_s() -> float:
+    """How long a call may take."""
+    field: float = Field(
+        120, gt=0, le=3600, description="How long a call may take, its repair included.", examples=["300"]
+    )
+    return field
+
+
+def _concurrency() -> int:
+    """How many calls run at once."""
+    field: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Calls at a time of one worker process. 0: 16, or 2 where the API is on this machine.",
+        examples=["4"],
+    )
+    return field
 
 
 class Settings(BaseModel):
@@ -91,7 +131,51 @@ class Settings(BaseModel):
         QueueChoice.SQL, description="`sql` keeps the queue in the database.", examples=["sql"]
     )
     provider: str = Field(
-        "rules", description="What turns events into observations. `rules` needs no model.", examples=["rules"]
+        "rules",
+        description="What turns events into observations: `rules` (needs no model), `anthropic`, `openai` (any server "
+        "that speaks OpenAI's API), `gemini`. A list with commas is tried in order: the next one when one cannot.",
+        examples=["anthropic,openai"],
+    )
+    anthropic_model: str = _model("claude-haiku-4-5")
+    anthropic_api_key: SecretStr = _api_key("sk-ant-…")
+    anthropic_base_url: str = _base_url("https://api.anthropic.com", "https://gateway.example/anthropic")
+    anthropic_timeout_s: float = _timeout_s()
+    anthropic_concurrency: int = _concurrency()
+    openai_model: str = _model("gpt-5-mini")
+    openai_api_key: SecretStr = _api_key("sk-…")
+    openai_base_url: str = _base_url("https://api.openai.com/v1", "http://127.0.0.1:11434/v1")
+    openai_timeout_s: float = _timeout_s()
+    openai_concurrency: int = _concurrency()
+    gemini_model: str = _model("gemini-2.5-flash")
+    gemini_api_key: SecretStr = _api_key("AIza…")
+    gemini_base_url: str = _base_url(
+        "https://generativelanguage.googleapis.com/v1beta", "https://gateway.example/v1beta"
+    )
+    gemini_timeout_s: float = _timeout_s()
+    gemini_concurrency: int = _concurrency()
+    prompt_tokens: int = Field(
+        24_000,
+        ge=1_000,
+        le=1_000_000,
+        description="Tokens of events that one call may take. Set it below the context of a small local model.",
+        examples=["6000"],
+    )
+    mode: str = Field(
+        "code",
+        description="What is watched, and which observations are made of it: `onlooker modes` lists them.",
+        examples=["research"],
+    )
+    language: str = Field(
+        "",
+        max_length=60,
+        description="The language of observations, by name or tag. Empty: that of the person's prompts.",
+        examples=["German"],
+    )
+    ca_file: str = Field(
+        "",
+        description="Certificates (PEM) to trust in calls of model APIs in place of the well-known ones. "
+        "`SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY` are honoured too.",
+        examples=["/etc/ssl/company.pem"],
     )
     log_level: LogLevel = Field(
         LogLevel.INFO, description="How much is logged: debug, info, warning or error.", examples=["debug"]
@@ -148,6 +232,19 @@ class Settings(BaseModel):
         if url and not url.startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql://")
         return url
+
+    @field_validator("anthropic_base_url", "openai_base_url", "gemini_base_url")
+    @classmethod
+    def _web_address(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return url
+
+    @field_validator("provider")
+    @classmethod
+    def _names(cls, names: str) -> str:
+        """The same without blanks."""
+        return ",".join(name for each in names.split(",") if (name := each.strip()))
 
     @property
     def database(self) -> str:

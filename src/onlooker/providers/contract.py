@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from onlooker.domain.jobs import JobKind
+from onlooker.domain.lanes import LaneCondition, LaneState
 from onlooker.domain.models import NO_USAGE, Draft, Event, ObservationKind, Usage
 
 __all__ = [
@@ -96,31 +97,6 @@ class GenerationAnswer:
     answered: int | None = None
     provider: str | None = None
     prompt_version: str | None = None
-
-
-class LaneCondition(StrEnum):
-    """Whether a provider takes calls. All but `OPEN` end by themselves at `until`, when one call is let through."""
-
-    OPEN = "open"
-    PAUSED = "paused"
-    """It asked for a pause: a rate limit with the time it takes."""
-    DOWN = "down"
-    """It failed several times in a row: overload, timeouts, server errors, no connection."""
-    EXHAUSTED = "exhausted"
-    """Quota or billing."""
-    BAD_SETTINGS = "bad-settings"
-    """The key is not taken, or there is no such model."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneState:
-    """How the lane to one provider is, for health and `onlooker doctor`. `until` is in epoch milliseconds."""
-
-    provider: str
-    model: str | None = None
-    condition: LaneCondition = LaneCondition.OPEN
-    until: int | None = None
-    reason: str | None = None
 
 
 class Provider(Protocol):

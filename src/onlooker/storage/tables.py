@@ -393,6 +393,18 @@ workers = Table(
     Index(None, "heartbeat_at"),
 )
 
+provider_lanes = Table(
+    "provider_lanes",
+    metadata,
+    Column("provider", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("model", Text),
+    Column("condition", Text, nullable=False),
+    Column("until", BigInteger),
+    Column("reason", Text),
+    PrimaryKeyConstraint("provider", "endpoint"),
+)
+
 usage_daily = Table(
     "usage_daily",
     metadata,
