@@ -1,5 +1,6 @@
 """Start, stop and look at a process in the background."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from onlooker.cli.state import Runtime, StateFiles
@@ -17,7 +19,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
 """Longer than a drain takes: answers that are waited for get 30 s, running calls 10 s more."""
 LOOK_EVERY_S = 0.05
-HEALTH_TIMEOUT_S = 2.0
+HEALTH_TIMEOUT_S = 3.0
+"""Health answers within 2 s in an outage."""
 WRONG_SETTINGS = 2
 """The exit code by which `onlooker serve` says so."""
 LARGEST_LOG = 5_000_000
@@ -104,15 +107,26 @@ def find(files: StateFiles) -> Runtime | None:
 
 def is_healthy(runtime: Runtime) -> bool:
     """Whether a server answers; a process without a URL has nothing to ask."""
-    if runtime.url is None:
-        return True
-    address = urlsplit(runtime.url)
+    return runtime.url is None or _get(runtime.url, "/healthz") is not None
+
+
+def ask_health(runtime: Runtime) -> dict[str, Any] | None:
+    """What a server says of its parts; None where it does not answer."""
+    return None if runtime.url is None else _get(runtime.url, "/api/health")
+
+
+def _get(url: str, path: str) -> dict[str, Any] | None:
+    """The JSON object that a server answers with, in good times (200) and bad (503)."""
+    address = urlsplit(url)
     connection = HTTPConnection(address.hostname or "127.0.0.1", address.port or 80, timeout=HEALTH_TIMEOUT_S)
     try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        told = json.loads(answer.read())
+    except (OSError, HTTPException, ValueError):
+        return None
+    else:
+        return told if answer.status in {200, 503} and isinstance(told, dict) else None
     finally:
         connection.close()
 

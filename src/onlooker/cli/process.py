@@ -1,5 +1,6 @@
 """`onlooker serve`, `onlooker server …` and `onlooker worker …`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def server_restart(*, host: str | None, port: int | None, no_worker: bool, as_js
 @server.command("status", epilog="Example: onlooker server status --json")
 @json_option
 def server_status(*, as_json: bool) -> None:
-    """Say whether it runs and answers. Exit code 0 when it does, 1 when not."""
+    """Say whether it runs and how its database, queue and workers are. Exit code 1 when it cannot serve."""
     _status("server", as_json=as_json)
 
 
@@ -154,23 +155,46 @@ def _stop(role: str, *, as_json: bool, quiet: bool = False) -> None:
 
 
 def _status(role: str, *, as_json: bool) -> None:
-    from onlooker.cli.daemon import find, is_healthy
+    from onlooker.cli.daemon import ask_health, find, is_healthy
 
     files = StateFiles(_home(), role)
     runtime = find(files)
-    healthy = runtime is not None and runtime.ready and is_healthy(runtime)
-    told: dict[str, Any] = {"running": runtime is not None, "healthy": healthy, "log": str(files.log_file)}
+    answers = runtime is not None and runtime.ready and is_healthy(runtime)
+    health = ask_health(runtime) if runtime is not None and answers else None
+    is_well = answers and (health is None or health["status"] == "ok")
+    told: dict[str, Any] = {"running": runtime is not None, "healthy": is_well, "log": str(files.log_file)}
     if runtime is not None:
         told = {**runtime.as_json(), **told}
-    tell(as_json, told, lambda: _describe(role, runtime, healthy=healthy, log=files.log_file))
-    if not healthy:
+    if health is not None:
+        told["health"] = health
+    said = _describe(role, runtime, answers=answers, log=files.log_file)
+    tell(as_json, told, lambda: "\n".join([said, *_describe_parts(health)]))
+    if not is_well:
         click.get_current_context().exit(1)
 
 
-def _describe(role: str, runtime: Runtime | None, *, healthy: bool, log: Path) -> str:
+def _describe(role: str, runtime: Runtime | None, *, answers: bool, log: Path) -> str:
     if runtime is None:
         return f"The {role} does not run. Start it with `onlooker {role} start`."
     where = f" at {runtime.url}" if runtime.url else ""
-    if healthy:
+    if answers:
         return f"The {role} runs{where} (pid {runtime.pid}, version {runtime.version}). Log: {log}"
     return f"The {role} (pid {runtime.pid}) is there but does not answer{where}. Log: {log}"
+
+
+def _describe_parts(health: dict[str, Any] | None) -> Iterator[str]:
+    """A line for each part of a server's health."""
+    if health is None:
+        return
+    database, queue, worker = health["database"], health["queue"], health["worker"]
+    yield f"  {database.get('error', 'database: ok')} ({database['engine']})"
+    yield f"  {queue.get('error', 'queue: ok')} ({queue['engine']})"
+    if "depth" in queue:
+        lanes = {**queue["depth"]["kinds"], "sessions": queue["depth"]["sessions"]}
+        for name, counts in lanes.items():
+            yield f"    {name}: " + ", ".join(f"{number} {state}" for state, number in counts.items())
+    if "error" not in database:
+        oldest_ms = queue["oldestQueuedMs"]
+        waited = "no job waits" if oldest_ms is None else f"the oldest has waited {oldest_ms / 1000:.0f} s"
+        yield f"  jobs: {waited}"
+        yield f"  workers: {worker['count']} seen in the last minute"

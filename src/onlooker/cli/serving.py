@@ -63,8 +63,13 @@ async def _serve(
     async with open_app(settings) as app:
         await app.accounts.ensure_local(settings.home)
         server = _Server(server_config(build_site(app)), on_started=tell_started)
+
+        def stop() -> None:
+            app.waiters.let_go()
+            server.stop()
+
         async with running(app, with_worker=with_worker):
-            with on_stop_signal(server.stop):
+            with on_stop_signal(stop):
                 await server.serve(sockets=[listening])
 
 

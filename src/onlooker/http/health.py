@@ -19,6 +19,8 @@ ANSWER_WITHIN_S = 1.8
 
 SEEN_WITHIN_MS = 60_000
 RUNTIME = "server-beta"
+NOTHING_WAITS = dict.fromkeys(KIND_LANES.values(), KindDepth())
+"""Every kind is told, also one that has no message."""
 
 T = TypeVar("T")
 
@@ -111,19 +113,26 @@ async def _database(services: Services) -> dict[str, Any]:
 async def _queue(services: Services) -> dict[str, Any]:
     """How the queue is and how much is in it, in the shape that clients know."""
     parts: dict[str, Any] = {"engine": services.queue.name, "redis": {"status": "ok", "mode": "disabled"}}
-    try:
-        depth = await _in_time(services.queue.depth())
-    except (TimeoutError, OnlookerError) as error:
-        return {**parts, "status": "error", "error": f"queue: {_reason(error)}"}
+    problem, depth = await asyncio.gather(_queue_problem(services), _depth(services))
+    if problem is not None or isinstance(depth, str):
+        return {**parts, "status": "error", "error": problem or depth}
     return {**parts, "status": "ok", "depth": depth_view(depth)}
 
 
 async def _queue_problem(services: Services) -> str | None:
+    """What keeps the queue from working: it may be readable and not take anything."""
     try:
         found = await _in_time(services.queue.health())
     except TimeoutError as error:
         return f"queue: {_reason(error)}"
     return None if found.ok else f"queue: {found.error}"
+
+
+async def _depth(services: Services) -> QueueDepth | str:
+    try:
+        return await _in_time(services.queue.depth())
+    except (TimeoutError, OnlookerError) as error:
+        return f"queue: {_reason(error)}"
 
 
 async def _in_time(look: Coroutine[Any, Any, T]) -> T:
@@ -150,7 +159,7 @@ def depth_view(depth: QueueDepth) -> dict[str, Any]:
         "pending": depth.pending,
         "lanes": depth.lanes,
         "sessions": _counts(depth.sessions),
-        "kinds": {name: _counts(of_kind) for name, of_kind in depth.kinds.items()},
+        "kinds": {name: _counts(of_kind) for name, of_kind in {**NOTHING_WAITS, **depth.kinds}.items()},
     }
 
 

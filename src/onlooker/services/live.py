@@ -1,4 +1,7 @@
-"""Waiting for jobs to settle: one look at the database every 250 ms for all waiters of a process."""
+"""Waiting for jobs to settle: one look at the database every second for all waiters of a process.
+
+A job that this process settles is told at once; the look finds those that others settle.
+"""
 
 import asyncio
 import contextlib
@@ -10,7 +13,7 @@ from onlooker.domain.jobs import LIVE
 from onlooker.storage import jobs
 from onlooker.storage.database import Database
 
-POLL_S = 0.25
+POLL_S = 1.0
 MOST_WAITERS = 256
 """More are answered at once, as if their time had passed: waiting must not become the load."""
 
@@ -20,10 +23,11 @@ class JobWaiters:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, set[asyncio.Future[bool]]] = {}
         self._count = 0
         self._somebody = asyncio.Event()
         self._poll: asyncio.Task[None] | None = None
+        self._is_ending = False
 
     async def __aenter__(self) -> Self:
         self._poll = asyncio.create_task(self._look_again_and_again())
@@ -36,23 +40,26 @@ class JobWaiters:
             self._poll.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._poll
+        self.let_go()
+
+    def let_go(self) -> None:
+        """The process is about to end: whoever waits is answered now, and nobody waits any more."""
+        self._is_ending = True
         for job_id in list(self._waiting):
-            self.notify(job_id)
+            self._answer(job_id, is_settled=False)
 
     async def wait(self, job_id: str, *, timeout_s: float) -> bool:
-        """Whether the job settled within the time; False at once when too many wait already."""
-        if self._count >= MOST_WAITERS:
+        """Whether the job settled within the time; False at once when too many wait already, or at the end."""
+        if self._is_ending or self._count >= MOST_WAITERS:
             return False
-        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, set()).add(settled)
         self._count += 1
         self._somebody.set()
         try:
-            await asyncio.wait_for(settled, timeout_s)
+            return await asyncio.wait_for(settled, timeout_s)
         except TimeoutError:
             return False
-        else:
-            return True
         finally:
             self._count -= 1
             if (others := self._waiting.get(job_id)) is not None:
@@ -62,9 +69,12 @@ class JobWaiters:
 
     def notify(self, job_id: str) -> None:
         """Say that a job has settled, or may have: whoever waits for it looks at its row."""
+        self._answer(job_id, is_settled=True)
+
+    def _answer(self, job_id: str, *, is_settled: bool) -> None:
         for settled in self._waiting.get(job_id, ()):
             if not settled.done():
-                settled.set_result(None)
+                settled.set_result(is_settled)
 
     async def _look_again_and_again(self) -> None:
         while True:

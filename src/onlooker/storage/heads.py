@@ -7,7 +7,7 @@ million waiting rows in 10,000 sessions are 10,000 steps.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select, text, update
+from sqlalchemy import case, func, literal_column, select, text, update
 
 from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job
@@ -47,6 +47,9 @@ _WITHOUT_SESSION = text(
     WHERE session_id IS NULL AND status IN ('queued', 'processing') AND id > :after ORDER BY id LIMIT :page
     """
 )
+
+# A literal, not a parameter: only then is the partial index known to hold the rows.
+OLDEST_QUEUED = select(func.min(JOBS.c.created_at)).where(JOBS.c.status == literal_column("'queued'"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,5 +134,5 @@ def ring_page(conn: Connection, place: Place, *, everything: bool = False) -> tu
 
 def oldest_queued_ms(conn: Connection) -> int | None:
     """The age of the oldest job that waits, in milliseconds; None when none does."""
-    oldest = conn.execute(select(func.min(JOBS.c.created_at)).where(JOBS.c.status == JobStatus.QUEUED)).scalar_one()
+    oldest = conn.execute(OLDEST_QUEUED).scalar_one()
     return None if oldest is None else max(0, dialect.read_clock(conn) - oldest)

@@ -278,6 +278,11 @@ observation_generation_jobs = Table(
     Index("ix_jobs_list", "team_id", "project_id", "created_at", "id"),
     Index("ix_jobs_by_status", "team_id", "status", "created_at", "id"),
     Index(
+        "ix_jobs_queued",
+        "created_at",
+        info=where("status = 'queued'"),
+    ),
+    Index(
         "uq_jobs_live_of_session",
         "session_id",
         "seq",
