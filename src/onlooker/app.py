@@ -18,6 +18,7 @@ from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import Provider
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
+from onlooker.services.forget import Forget
 from onlooker.services.generate import Generate
 from onlooker.services.ingest import Ingest
 from onlooker.services.jobs import Jobs
@@ -56,6 +57,7 @@ class App:
     accounts: Accounts
     ingest: Ingest
     recall: Recall
+    forget: Forget
     jobs: Jobs
     waiters: JobWaiters
     worker: Worker
@@ -126,6 +128,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             accounts=accounts,
             ingest=ingest,
             recall=Recall(database, new_id=new_id, now_ms=now_ms),
+            forget=Forget(database, outbox, now_ms=now_ms),
             jobs=Jobs(database, outbox),
             waiters=waiters,
             worker=worker,

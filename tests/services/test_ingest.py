@@ -130,6 +130,9 @@ class Gate:
     async def alone(self, work: Any) -> Any:
         return await self.tx(work)
 
+    async def scrub(self) -> None:
+        await self._database.scrub()
+
 
 @pytest_asyncio.fixture
 async def gated(place: Place) -> AsyncIterator[tuple[Gate, Place]]:

@@ -19,6 +19,7 @@ from onlooker.http.request import Request, checked_id, decode_query
 from onlooker.http.shapes import integer_fields, reread
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
+from onlooker.services.forget import Forget
 from onlooker.services.ingest import Ingest
 from onlooker.services.jobs import Jobs
 from onlooker.services.live import JobWaiters
@@ -44,6 +45,8 @@ class Services(Protocol):
     def ingest(self) -> Ingest: ...
     @property
     def recall(self) -> Recall: ...
+    @property
+    def forget(self) -> Forget: ...
     @property
     def jobs(self) -> Jobs: ...
     @property

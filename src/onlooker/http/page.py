@@ -18,6 +18,7 @@ GROUPS = {
         "/v1/search",
         "/v1/timeline",
         "/v1/context",
+        "/v1/forget",
         "/v1/projects/{project_id}/memory",
     ),
     "Generation jobs": ("/v1/jobs", "/v1/teams", "/v1/projects"),

@@ -196,5 +196,21 @@ TOOLS: Mapping[str, Tool] = {
             {"jobId": "The id of the job, from observation_record_event."},
             path={"jobId": "job_id"},
         ),
+        Tool(
+            "forget",
+            "Forget for good",
+            "Remove notes, and the events that they were made from, for good: when the user asks for it, never on your "
+            "own. Without dryRun false it only says what would go: show that to the user first. Give one of ids, "
+            'serverSessionId and text. Example: {"text": "acme corp", "dryRun": true}',
+            _operation("POST", "/v1/forget"),
+            {
+                "ids": "Notes, by id.",
+                "serverSessionId": "All of a session.",
+                "text": "All notes and events that contain this text, in whatever case.",
+                "beforeEpoch": "All that is older than this time, in epoch milliseconds; needs an admin's key.",
+                "dryRun": "true, the default, changes nothing; false removes.",
+            },
+            destructive=True,
+        ),
     )
 }

@@ -127,6 +127,9 @@ class PostgresDatabase:
         finally:
             await engine.dispose()
 
+    async def scrub(self) -> None:
+        """See `Database.scrub`: nothing is ours to do."""
+
     async def listening_dsn(self) -> str | None:
         """Where a connection stays the same for as long as it takes; None where only a pooler can be reached.
 

@@ -11,7 +11,7 @@ from onlooker.domain import keys
 from onlooker.domain.errors import NotFound, OnlookerError
 from onlooker.domain.models import Event, Job, NewEvent, NewSession, Recorded, Scope, Turn
 from onlooker.host import new_id
-from onlooker.storage import dialect, events, sessions, turns
+from onlooker.storage import dialect, events, forgetting, sessions, turns
 from onlooker.storage.database import Connection
 from onlooker.storage.new_jobs import insert_jobs, new_job, source_of, stored_jobs
 from onlooker.storage.sessions import session_lock
@@ -32,6 +32,8 @@ class _Arrival:
     session_id: str | None = None
     event: Event | None = None
     fresh: bool = False
+    buried: bool = False
+    """Whether it was forgotten: it is not stored again."""
     job: Job | None = None
 
 
@@ -79,7 +81,8 @@ def record_events(conn: Connection, new: Sequence[NewEvent], *, max_attempts: in
     """Store events with their jobs, all or none, and say what became of each, in the order given.
 
     Sessions that are not known are opened. An event whose key is stored, or came earlier in `new`, changes nothing
-    and gives the first one's row and job, which is made now if that row was stored without. Raises `NotFound` for a
+    and gives the first one's row and job, which is made now if that row was stored without. One that was forgotten
+    is a duplicate of no session and without a job, and its id names nothing. Raises `NotFound` for a
     `session_id` that is not a session of the event's project.
     """
     arrivals: dict[tuple[str, str], _Arrival] = {}
@@ -141,6 +144,12 @@ def _find_stored(conn: Connection, group: _Group) -> None:
     for arrival in group.arrivals:
         arrival.event = stored.get(arrival.new.event_key)
         arrival.fresh = arrival.event is None
+    if fresh := group.fresh():
+        buried = forgetting.buried(conn, group.scope, [arrival.new.event_key for arrival in fresh])
+        for arrival in fresh:
+            if arrival.new.event_key in buried:
+                arrival.buried, arrival.fresh = True, False
+                arrival.event = _event(arrival.new, None, None, None)
 
 
 def _place(conn: Connection, group: _Group) -> None:
@@ -230,7 +239,7 @@ def _add_jobs(conn: Connection, group: _Group, locked: set[str], max_attempts: i
             job = _job(arrival, arrival.event, ended.get(arrival.event.id), max_attempts)
             arrival.job = made.setdefault(job.id, job)
     insert_jobs(conn, sorted(made.values(), key=attrgetter("id")))
-    known = [arrival for arrival in group.arrivals if not arrival.fresh]
+    known = [arrival for arrival in group.arrivals if not arrival.fresh and not arrival.buried]
     if known:
         _find_jobs(conn, group.scope, known, locked, max_attempts)
 

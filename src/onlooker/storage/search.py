@@ -25,12 +25,12 @@ from onlooker.storage.ranking import (
     weigh_terms,
     with_neighbours,
 )
-from onlooker.storage.search_index import index_observations, remove_observations, remove_project
+from onlooker.storage.search_index import index_observations, merge, remove_observations, remove_project
 from onlooker.storage.search_tables import search_entries, search_terms
 from onlooker.storage.tables import observations
 from onlooker.storage.tenancy import belongs
 
-__all__ = ["index_observations", "remove_observations", "remove_project", "search"]
+__all__ = ["index_observations", "merge", "remove_observations", "remove_project", "search"]
 
 ENTRIES = search_entries
 OF_TENANT = 2

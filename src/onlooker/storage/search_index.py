@@ -41,6 +41,10 @@ _RANKS = [rank * 0.6 / math.pi**2 for rank in accumulate(1 / n**2 for n in range
 _RANK_STEP = 0.3 * 0.6 / math.pi**2 / MOST_POSITIONS**2
 
 _INSERT_TERMS = "INSERT INTO search_terms (rowid, terms) VALUES (?, ?)"
+_MERGE = "INSERT INTO search_terms (search_terms, rank) VALUES ('merge', ?)"
+MERGED_PAGES = 500
+LEAST_CHANGES = 2
+"""Fewer changed rows mean that a merge found nothing to do."""
 _DELETE_TERMS = "INSERT INTO search_terms (search_terms, rowid, terms) VALUES ('delete', ?, ?)"
 
 
@@ -240,6 +244,23 @@ def remove_project(conn: Connection, scope: Scope) -> None:
     _remove(conn, scope)
     for table in (FREQUENCIES, PROJECTS) if not dialect.is_sqlite(conn) else (PROJECTS,):
         conn.execute(delete(table).where(*belongs(table, scope)))
+
+
+def merge(conn: Connection, *, first: bool) -> bool:
+    """Merge a part of the index, so that words of removed notes leave it; True when there is no more to merge.
+
+    `first` begins it: call it once so, then without until it is done; each call takes some ten milliseconds. On
+    Postgres a removed row has no words left.
+    """
+    if not dialect.is_sqlite(conn):
+        return True
+    raw = conn.connection.driver_connection
+    if raw is None:
+        raise AssertionError("a connection in a transaction has its driver's")
+    before = raw.total_changes
+    # A negative number of pages puts all segments into one level, which the calls after it merge into one segment.
+    conn.exec_driver_sql(_MERGE, (-MERGED_PAGES if first else MERGED_PAGES,))
+    return not first and bool(raw.total_changes - before < LEAST_CHANGES)
 
 
 def _remove(conn: Connection, scope: Scope, *conditions: ColumnElement[bool]) -> None:

@@ -1,0 +1,128 @@
+"""Forget: what a person wants gone leaves every table, the index, the file and its log, and does not come back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from onlooker.domain.errors import InvalidInput, NotFound
+from onlooker.domain.models import Observation, Principal, Scope
+from onlooker.services.outbox import Outbox
+from onlooker.storage import accounts, forgetting, jobs, observations, search, sessions
+from onlooker.storage.database import Connection, Database
+from onlooker.storage.forgetting import Gone, Page, Selection
+
+PAGE = 200
+"""Notes and events of one transaction: others wait for it some ten milliseconds."""
+
+SHOWN = 20
+SHORTEST_TEXT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a selection would remove: counts, and the first notes of it."""
+
+    observations: int
+    events: int
+    examples: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was removed, and how many jobs were cancelled for it."""
+
+    observations: int = 0
+    events: int = 0
+    jobs: int = 0
+
+
+class Forget:
+    """Every method raises `NotFound` for another tenant's id, and `StorageUnavailable`."""
+
+    def __init__(self, database: Database, outbox: Outbox, *, now_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._now_ms = now_ms
+
+    async def preview(self, scope: Scope, wanted: Selection) -> Preview:
+        """What `forget` would remove. Changes nothing. Raises `InvalidInput` for a selection that is too wide."""
+        check(wanted)
+
+        def work(conn: Connection) -> Preview:
+            _require(conn, scope, wanted)
+            notes, events = forgetting.count(conn, scope, wanted)
+            page = forgetting.find(conn, scope, wanted, limit=SHOWN)
+            examples = observations.observations_by_ids(conn, scope, page.observation_ids)
+            return Preview(notes, max(events, len(page.event_ids)), tuple(examples))
+
+        return await self._database.read(work)
+
+    async def forget(
+        self,
+        principal: Principal,
+        scope: Scope,
+        wanted: Selection,
+        *,
+        on_progress: Callable[[Forgotten], None] | None = None,
+    ) -> Forgotten:
+        """Remove what is selected, page by page, then write the database's file anew so that no byte of it is left.
+
+        Cut off in the middle, what went is gone, and a second call goes on. On Postgres the pages of the tables and
+        its log are the server's own to clean: see `docs/forget.md`.
+        """
+        check(wanted)
+        await self._database.read(lambda conn: _require(conn, scope, wanted))
+        done = Forgotten()
+        while page := await self._database.read(lambda conn: forgetting.find(conn, scope, wanted, limit=PAGE)):
+            gone = await self._database.tx(partial(self._remove, principal=principal, scope=scope, page=page))
+            await self._ring(gone)
+            done = Forgotten(
+                done.observations + gone.observations, done.events + gone.events, done.jobs + len(gone.cancelled)
+            )
+            if on_progress is not None:
+                on_progress(done)
+        if wanted.session_id is not None:
+            await self._database.tx(lambda conn: forgetting.remove_session(conn, scope, wanted.session_id or ""))
+        await self._scrub()
+        return done
+
+    async def _scrub(self) -> None:
+        """Leave nothing of it in the index, the file or its log."""
+        done = await self._database.tx(partial(search.merge, first=True))
+        while not done:
+            done = await self._database.tx(partial(search.merge, first=False))
+        await self._database.scrub()
+
+    def _remove(self, conn: Connection, principal: Principal, scope: Scope, page: Page) -> Gone:
+        now = self._now_ms()
+        gone = forgetting.remove(conn, scope, page, now=now)
+        accounts.audit(
+            conn, scope.team_id, scope.project_id, principal.key_id, "forgotten", "project", scope.project_id, now,
+            detail=f"{gone.observations} observations, {gone.events} events",
+        )  # fmt: skip
+        return gone
+
+    async def _ring(self, gone: Gone) -> None:
+        """A cancelled job's session goes on with its next."""
+        for session_id, job_id in {(job.session_id, job.id) for job in gone.cancelled}:
+            head = await self._database.read(partial(jobs.next_head, session_id=session_id, job_id=job_id))
+            if head is not None:
+                await self._outbox.publish([head])
+
+
+def check(wanted: Selection) -> None:
+    """Raises `InvalidInput` for a selection of nothing, and for a text so short that it would meet almost all."""
+    if not (wanted.observation_ids or wanted.session_id or wanted.text is not None or wanted.before is not None):
+        raise InvalidInput("nothing was selected", ["give ids, a session, a text or an age"])
+    if wanted.text is not None and len(wanted.text.strip()) < SHORTEST_TEXT:
+        raise InvalidInput("the text is too short", [f"text: {SHORTEST_TEXT} characters at least"])
+
+
+def _require(conn: Connection, scope: Scope, wanted: Selection) -> None:
+    """Raises `NotFound` where an id or the session is not there."""
+    if wanted.observation_ids:
+        found = observations.observations_by_ids(conn, scope, wanted.observation_ids)
+        if len(found) < len(set(wanted.observation_ids)):
+            raise NotFound("no such observation")
+    if wanted.session_id is not None:
+        sessions.get(conn, scope, wanted.session_id)

@@ -1,0 +1,165 @@
+"""Forget: find what is to go, and remove it with all that was made of it, a page a transaction.
+
+An event leaves the hash of its key behind, its tombstone: when the same is sent or imported again it is not stored.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Column, ColumnElement, Table, delete, func, or_, select, update
+
+from onlooker.domain.errors import IllegalTransition
+from onlooker.domain.models import Job, Scope
+from onlooker.storage import dialect, jobs, search
+from onlooker.storage.database import Connection
+from onlooker.storage.tables import (
+    agent_events,
+    observation_generation_job_events,
+    observation_generation_jobs,
+    observation_sources,
+    observations,
+    server_sessions,
+    tombstones,
+    turns,
+)
+from onlooker.storage.tenancy import belongs, is_owned, owner
+
+NOTES, EVENTS, SOURCES, TOMBSTONES = observations, agent_events, observation_sources, tombstones
+JOBS, LINES = observation_generation_jobs, observation_generation_job_events
+REASON = "what it is about was forgotten"
+
+_BURIED = select(TOMBSTONES.c.key_hash).where(*is_owned(TOMBSTONES), dialect.among(TOMBSTONES.c.key_hash, "of_keys"))
+_EVENT_TEXTS = (EVENTS.c.payload, EVENTS.c.metadata)
+_NOTE_TEXTS = (NOTES.c.content, NOTES.c.concepts, NOTES.c.files_read, NOTES.c.files_modified, NOTES.c.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to forget; the first of these that is given. `before` is a time in epoch milliseconds.
+
+    `text` means every note and event that contains it as it is written, in whatever case.
+    """
+
+    observation_ids: tuple[str, ...] = ()
+    session_id: str | None = None
+    text: str | None = None
+    before: int | None = None
+    events: bool = True
+    observations: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Ids of what a selection meets; empty when there is no more."""
+
+    observation_ids: tuple[str, ...]
+    event_ids: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.observation_ids or self.event_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a transaction removed, and the jobs that it cancelled."""
+
+    observations: int = 0
+    events: int = 0
+    cancelled: tuple[Job, ...] = ()
+
+
+def find(conn: Connection, scope: Scope, wanted: Selection, *, limit: int) -> Page:
+    """The next `limit` notes and `limit` events of a selection, and the events that these notes were made from."""
+    notes: list[str] = []
+    events: list[str] = []
+    if wanted.observations:
+        met = select(NOTES.c.id).where(*belongs(NOTES, scope), _met(wanted, NOTES, _NOTE_TEXTS)).limit(limit)
+        notes = list(conn.execute(met).scalars())
+    if wanted.events and not wanted.observation_ids:
+        met = select(EVENTS.c.id).where(*belongs(EVENTS, scope), _met(wanted, EVENTS, _EVENT_TEXTS)).limit(limit)
+        events = list(conn.execute(met).scalars())
+    if wanted.before is None:
+        linked = (*belongs(SOURCES, scope), SOURCES.c.observation_id.in_(notes), SOURCES.c.event_id.is_not(None))
+        events += conn.execute(select(SOURCES.c.event_id).where(*linked)).scalars()
+    return Page(tuple(notes), tuple(dict.fromkeys(events)))
+
+
+def count(conn: Connection, scope: Scope, wanted: Selection) -> tuple[int, int]:
+    """How many notes and events a selection meets; beside these go the events that the notes were made from."""
+    notes = select(func.count()).select_from(NOTES).where(*belongs(NOTES, scope), _met(wanted, NOTES, _NOTE_TEXTS))
+    events = select(func.count()).select_from(EVENTS).where(*belongs(EVENTS, scope), _met(wanted, EVENTS, _EVENT_TEXTS))
+    by_id = bool(wanted.observation_ids)
+    return (
+        conn.execute(notes).scalar_one() if wanted.observations else 0,
+        conn.execute(events).scalar_one() if wanted.events and not by_id else 0,
+    )
+
+
+def remove(conn: Connection, scope: Scope, page: Page, *, now: int) -> Gone:
+    """Remove these notes and events with their links and search data; unfinished jobs of the events are cancelled.
+
+    Other notes that were made from the events stay, without a link to them.
+    """
+    cancelled = _cancel(conn, scope, page.event_ids)
+    search.remove_observations(conn, scope, page.observation_ids)
+    conn.execute(delete(SOURCES).where(*belongs(SOURCES, scope), SOURCES.c.observation_id.in_(page.observation_ids)))
+    notes = conn.execute(delete(NOTES).where(*belongs(NOTES, scope), NOTES.c.id.in_(page.observation_ids))).rowcount
+    gone = (*belongs(EVENTS, scope), EVENTS.c.id.in_(page.event_ids))
+    keys = list(conn.execute(select(EVENTS.c.event_key).where(*gone)).scalars())
+    bury(conn, scope, keys, now)
+    unlinked = (*belongs(SOURCES, scope), SOURCES.c.event_id.in_(page.event_ids))
+    conn.execute(update(SOURCES).where(*unlinked).values(event_id=None))
+    conn.execute(delete(EVENTS).where(*gone))
+    return Gone(notes, len(keys), tuple(cancelled))
+
+
+def remove_session(conn: Connection, scope: Scope, session_id: str) -> bool:
+    """Remove a session whose notes and events are gone, with its turns and jobs; False where some are there still."""
+    for table in (EVENTS, NOTES):
+        left = select(table.c.id).where(*belongs(table, scope), table.c.session_id == session_id).limit(1)
+        if conn.execute(left).first() is not None:
+            return False
+    mine = select(JOBS.c.id).where(*belongs(JOBS, scope), JOBS.c.session_id == session_id)
+    conn.execute(delete(LINES).where(*belongs(LINES, scope), LINES.c.job_id.in_(mine)))
+    for table in (JOBS, turns):
+        conn.execute(delete(table).where(*belongs(table, scope), table.c.session_id == session_id))
+    conn.execute(delete(server_sessions).where(*belongs(server_sessions, scope), server_sessions.c.id == session_id))
+    return True
+
+
+def bury(conn: Connection, scope: Scope, event_keys: Iterable[str], now: int) -> None:
+    """Leave tombstones of these event keys, which are hashes themselves."""
+    rows = [(scope.team_id, scope.project_id, key, now) for key in sorted(event_keys)]
+    dialect.insert_new(conn, TOMBSTONES, ("team_id", "project_id", "key_hash", "created_at"), rows)
+
+
+def buried(conn: Connection, scope: Scope, event_keys: Sequence[str]) -> set[str]:
+    """Those of these event keys that were forgotten."""
+    return set(conn.execute(_BURIED, {**owner(scope), "of_keys": event_keys}).scalars())
+
+
+def _met(wanted: Selection, table: Table, texts: Sequence[Column[str]]) -> ColumnElement[bool]:
+    """The condition by which a selection meets the rows of notes or events."""
+    if wanted.observation_ids:
+        return table.c.id.in_(wanted.observation_ids)
+    if wanted.session_id is not None:
+        return table.c.session_id == wanted.session_id
+    if wanted.text is not None:
+        # In JSON some characters are written otherwise.
+        written = {wanted.text, json.dumps(wanted.text, ensure_ascii=False)[1:-1]}
+        return or_(*(column.icontains(each, autoescape=True) for column in texts for each in sorted(written)))
+    return table.c.occurred_at < wanted.before
+
+
+def _cancel(conn: Connection, scope: Scope, event_ids: Sequence[str]) -> list[Job]:
+    """Cancel what is still to be done about these events alone."""
+    wanted = (*belongs(JOBS, scope), JOBS.c.source_type == "event", JOBS.c.source_id.in_(event_ids))
+    live = conn.execute(select(JOBS.c.id).where(*wanted, JOBS.c.status.in_(("queued", "processing")))).scalars()
+    cancelled = []
+    for job_id in list(live):
+        # One that ended meanwhile has no more to do.
+        with contextlib.suppress(IllegalTransition):
+            cancelled.append(jobs.cancel(conn, scope, job_id, reason=REASON)[0])
+    return cancelled
