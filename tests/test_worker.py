@@ -125,6 +125,41 @@ async def test_every_event_gets_its_observation_once_and_in_its_sessions_order(d
         assert [source for source in stored if source in set(sources)] == sources
 
 
+async def test_a_sessions_next_message_that_came_with_the_confirm_is_not_rung_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await session_with_jobs(database, 5)
+    looked = []
+    async with rig(database, TestProvider()) as it:
+        look = it.worker.generate.next_head
+
+        async def counted(session_id: str | None, job_id: str) -> Job | None:
+            looked.append(job_id)
+            return await look(session_id, job_id)
+
+        monkeypatch.setattr(it.worker.generate, "next_head", counted)
+        it.worker.concurrency = 1
+        await it.outbox.publish(made)
+        await it.finish(*made)
+    assert looked == [made[-1].id]
+
+
+async def test_what_was_claimed_with_a_confirm_is_served_though_the_head_cannot_be_looked_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [(await session_with_jobs(database, 1))[0] for _ in range(12)]
+
+    async def fail(_session_id: str | None, _job_id: str) -> Job | None:
+        raise StorageUnavailable("gone for a moment")
+
+    async with rig(database, TestProvider()) as it:
+        monkeypatch.setattr(it.worker.generate, "next_head", fail)
+        await it.outbox.publish(made)
+        await it.finish(*made)
+        assert await it.outbox._lost_messages(), "the outbox rings what was not looked for"
+    assert len(await notes(database)) == 12
+
+
 async def test_what_was_never_published_is_rung_by_reconcile(database: Database) -> None:
     made = await session_with_jobs(database, 3)
     async with rig(database, TestProvider()) as it:

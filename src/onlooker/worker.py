@@ -179,11 +179,19 @@ class Worker:
             following = None
         else:
             _, following = await self.queue.confirm_and_claim(claim, wait_s=0)
-        await self._ring_head(claim)
+        # With the session's next message in hand its head is looked at anyway, whatever that message names.
+        if following is None or following.lane != claim.lane or not claim.lane.exclusive:
+            await self._ring_head(claim)
         return following
 
     async def _ring_head(self, claim: Claim) -> None:
-        head = await self.generate.next_head(claim.lane.session_id, claim.message.id)
+        """Ring the lane's head where it is due. While the database is away that is left to the outbox."""
+        try:
+            head = await self.generate.next_head(claim.lane.session_id, claim.message.id)
+        except StorageUnavailable as error:
+            log.warning("cannot look for the next job yet", reason=str(error))
+            self.outbox.owe_rings()
+            return
         if head is not None:
             await self.outbox.publish([head])
 

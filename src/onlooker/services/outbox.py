@@ -52,6 +52,10 @@ class Outbox:
             return False
         return True
 
+    def owe_rings(self) -> None:
+        """Have every due head rung as soon as that works: somebody could not look for one."""
+        self._owes_rings = True
+
     async def release_dead(self) -> int:
         """Put back what dead processes of this machine held, in the rows first and then in the queue; the count."""
         holders = await self._database.read(heads.dead_holders)
