@@ -1,8 +1,10 @@
 """What any test may ask for: databases and servers. How they are had is in `servers.py`."""
 
+import functools
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
@@ -15,7 +17,15 @@ from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
 from pgbouncer import PgBouncer, pgbouncer
 from postgres_admin import admin_execute, client_connections, with_database
-from servers import PostgresServer, RedisServer, ServerFailed, ServerMissing, postgres_server, redis_server
+from servers import (
+    PostgresServer,
+    RedisServer,
+    ServerFailed,
+    ServerMissing,
+    postgres_server,
+    redis_families,
+    redis_server,
+)
 
 # The same examples in every run, so that a failure is a change of ours.
 # `make test ARGS=--hypothesis-profile=explore` looks for new ones.
@@ -76,6 +86,23 @@ def bouncer(postgres_database_prepared: str) -> Iterator[PgBouncer]:
             yield server
     except (ServerMissing, ServerFailed) as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def redis_of() -> Iterator[Callable[[str], str]]:
+    """Gives the URL of an empty Redis or Valkey by its family, `redis` or `valkey`; shared by the session."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def url_of(family: str) -> str:
+            if given := os.environ.get("ONLOOKER_TEST_REDIS_URL"):
+                return given
+            try:
+                return stack.enter_context(redis_server(binary=redis_families().get(family))).url
+            except (ServerMissing, ServerFailed) as error:
+                pytest.fail(str(error), pytrace=False)
+
+        yield url_of
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,16 @@ processes how to open one (`spec`), and it can let time pass without waiting.
 """
 
 import json
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
+from redis.asyncio import Redis
 from sqlalchemy import delete, func, select, update
 
 from onlooker.host import ProcessIdentity
+from onlooker.queue.bullmq import Address, BullmqQueue
 from onlooker.queue.contract import LEASE_MS, RETENTION_MS, QueueEngine
 from onlooker.queue.sql import SqlQueue
 from onlooker.storage import schema
@@ -27,6 +30,7 @@ class Store(ABC):
     """Where the messages of one test are kept."""
 
     spec: str
+    url: str
 
     @abstractmethod
     def engine(
@@ -112,9 +116,79 @@ class SqlStore(Store):
         self._database = None
 
 
+SHIFT_TIME = """
+local prefix, ms = ARGV[1], tonumber(ARGV[2])
+local function earlier(key, by)
+  local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.0f', tonumber(all[i + 1]) - by), all[i]) end
+end
+for _, name in ipairs({'leases', 'due', 'checks', 'dead', 'waited'}) do earlier(prefix .. ':' .. name, ms) end
+for _, key in ipairs(redis.call('KEYS', prefix .. ':*')) do
+  if string.sub(key, -8) == ':delayed' then earlier(key, ms * 4096) end
+  local left = redis.call('PTTL', key)
+  if left >= 0 and left <= ms then redis.call('DEL', key) end
+  if left > ms then redis.call('PEXPIRE', key, left - ms) end
+  if redis.call('TYPE', key).ok == 'hash' then
+    local at = redis.call('HGET', key, 'finishedOn')
+    if at then redis.call('HSET', key, 'finishedOn', string.format('%.0f', tonumber(at) - ms)) end
+  end
+end
+"""
+
+
+class BullmqStore(Store):
+    """A Redis or Valkey, and one prefix in it."""
+
+    def __init__(self, url: str, prefix: str | None = None) -> None:
+        self.url = url
+        self.prefix = prefix or f"test-{secrets.token_hex(4)}"
+        self.spec = json.dumps({"engine": "bullmq", "url": url, "prefix": self.prefix})
+        self.client: Redis = Redis.from_url(url)
+
+    @asynccontextmanager
+    async def engine(
+        self,
+        *,
+        lease_ms: int = LEASE_MS,
+        retention_ms: int = RETENTION_MS,
+        look_ms: int = 2_000,
+        kinds: Sequence[str] = (),
+    ) -> AsyncIterator[BullmqQueue]:
+        queue = BullmqQueue(
+            Address.parse(self.url),
+            identity=ProcessIdentity.of_this_process(),
+            prefix=self.prefix,
+            kinds=kinds,
+            lease_ms=lease_ms,
+            retention_ms=retention_ms,
+            look_ms=look_ms,
+        )
+        try:
+            yield queue
+        finally:
+            await queue.close()
+
+    async def pass_time(self, ms: int) -> None:
+        await self.client.eval(SHIFT_TIME, 0, self.prefix, str(ms))
+
+    async def keys(self) -> list[str]:
+        """Every key that is there."""
+        return sorted([key.decode() async for key in self.client.scan_iter(f"{self.prefix}:*", count=1000)])
+
+    async def empty(self) -> None:
+        if keys := await self.keys():
+            await self.client.delete(*keys)
+
+    async def close(self) -> None:
+        await self.empty()
+        await self.client.aclose()
+
+
 def open_store(spec: str) -> Store:
     """The store that another process speaks of."""
     told = json.loads(spec)
     if told["engine"] == "sql":
         return SqlStore(told["url"])
+    if told["engine"] == "bullmq":
+        return BullmqStore(told["url"], told["prefix"])
     raise ValueError(f"no such engine: {told['engine']}")

@@ -367,6 +367,16 @@ def redis_binaries() -> list[Path]:
     return [program for program in dict.fromkeys(candidates) if _tells(program, r"^(Redis|Valkey) server v=\d")]
 
 
+@functools.cache
+def redis_families() -> dict[str, Path]:
+    """The first program of each family that can be had here: `redis`, `valkey`."""
+    found: dict[str, Path] = {}
+    for program in redis_binaries():
+        told = Account().run([program, "--version"], timeout_s=10).stdout
+        found.setdefault(told.split()[0].lower(), program)
+    return found
+
+
 def _is_postgres(folder: Path) -> bool:
     return (folder / "initdb").exists() and _tells(folder / "postgres", r"^postgres \(PostgreSQL\) \d")
 

@@ -7,13 +7,21 @@ opened last is closed first.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from onlooker.domain.errors import InvalidInput, Misconfigured, NotFound, StorageUnavailable
+from onlooker.domain.errors import (
+    InvalidInput,
+    Misconfigured,
+    NotFound,
+    QueueUnavailable,
+    StorageUnavailable,
+    Unavailable,
+)
+from onlooker.domain.jobs import KIND_LANES
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import Provider
 from onlooker.queue.contract import QueueEngine
@@ -82,9 +90,13 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 direct_url=settings.database_direct_url,
             )
         )
-        await _prepare(database, settings)
+        deadline = time.monotonic() + settings.startup_wait_s
+        problem = f"the database {database.url} cannot be used: "
+        await _await_part(lambda: schema.prepare(database), problem, StorageUnavailable, deadline)
         queue = open_queue(settings, database, identity)
         stack.push_async_callback(queue.close)
+        if settings.queue_engine is not QueueChoice.SQL:
+            await _await_part(queue.require_healthy, "", QueueUnavailable, deadline)
         provider = build_provider(settings, database)
         stack.push_async_callback(provider.close)
         outbox = Outbox(database, queue)
@@ -149,11 +161,35 @@ def make_home(settings: Settings) -> None:
 
 def open_queue(settings: Settings, database: Database, identity: ProcessIdentity) -> QueueEngine:
     """The engine that the settings choose."""
+    lease_ms = int(settings.job_lease_s * CLAIM_PER_JOB_LEASE * 1000)
     if settings.queue_engine is QueueChoice.BULLMQ:
-        raise Misconfigured(["ONLOOKER_QUEUE_ENGINE=bullmq is not available in this version: use sql"])
+        return _open_bullmq(settings, identity, lease_ms)
     from onlooker.queue.sql import SqlQueue
 
-    return SqlQueue(database, identity=identity, lease_ms=int(settings.job_lease_s * CLAIM_PER_JOB_LEASE * 1000))
+    return SqlQueue(database, identity=identity, lease_ms=lease_ms)
+
+
+def _open_bullmq(settings: Settings, identity: ProcessIdentity, lease_ms: int) -> QueueEngine:
+    """The engine on Redis. It connects when it is first used. Raises `Misconfigured`."""
+    try:
+        from onlooker.queue.bullmq import Address, BullmqQueue
+    except ImportError as error:
+        raise Misconfigured(
+            [f"ONLOOKER_QUEUE_ENGINE=bullmq needs the package {error.name}: pip install 'onlooker[team]'"]
+        ) from error
+    try:
+        address = Address.parse(settings.redis)
+    except ValueError as error:
+        raise Misconfigured([f"ONLOOKER_REDIS_URL: {error}"]) from error
+    return BullmqQueue(
+        address,
+        identity=identity,
+        prefix=settings.queue_prefix,
+        mode=str(settings.redis_mode),
+        kinds=tuple(KIND_LANES.values()),
+        max_attempts=settings.max_attempts,
+        lease_ms=lease_ms,
+    )
 
 
 def build_provider(settings: Settings, database: Database | None = None) -> Provider:
@@ -246,18 +282,20 @@ def _problems_of(name: str, settings: Settings) -> list[str]:
     return problems
 
 
-async def _prepare(database: Database, settings: Settings) -> None:
-    """Migrate, waiting for a database that is still starting."""
-    deadline = time.monotonic() + settings.startup_wait_s
+async def _await_part(
+    start: Callable[[], Awaitable[object]], problem: str, away: type[Unavailable], deadline: float
+) -> None:
+    """Try until it works. Raises `Misconfigured`, with the last error, when it is `away` still at the deadline."""
     waited = False
     while True:
         try:
-            await schema.prepare(database)
-        except StorageUnavailable as error:
-            if error.is_damaged or time.monotonic() >= deadline:
-                raise Misconfigured([f"the database {database.url} cannot be used: {error}"]) from error
+            await start()
+        except away as error:
+            is_damaged = isinstance(error, StorageUnavailable) and error.is_damaged
+            if is_damaged or time.monotonic() >= deadline:
+                raise Misconfigured([f"{problem}{error}"]) from error
             if not waited:
-                log.warning("waiting for the database", url=database.url, reason=str(error))
+                log.warning("waiting for a part that is away", reason=f"{problem}{error}")
             waited = True
             await asyncio.sleep(TRY_AGAIN_S)
         else:

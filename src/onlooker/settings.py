@@ -4,6 +4,7 @@ Values come from `ONLOOKER_…` variables, else from `settings.toml` in the home
 """
 
 import os
+import re
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +32,14 @@ class QueueChoice(StrEnum):
 
     SQL = "sql"
     BULLMQ = "bullmq"
+
+
+class RedisMode(StrEnum):
+    """Who runs the Redis of the queue."""
+
+    EXTERNAL = "external"
+    MANAGED = "managed"
+    DOCKER = "docker"
 
 
 class LogLevel(StrEnum):
@@ -128,7 +137,34 @@ class Settings(BaseModel):
         60, ge=1, le=3600, description="How long a transaction may take (Postgres 17 and newer).", examples=["30"]
     )
     queue_engine: QueueChoice = Field(
-        QueueChoice.SQL, description="`sql` keeps the queue in the database.", examples=["sql"]
+        QueueChoice.SQL,
+        description="`sql` keeps the queue in the database, `bullmq` in Redis or Valkey as BullMQ does.",
+        examples=["bullmq"],
+    )
+    redis_url: str = Field(
+        "",
+        description=(
+            "`bullmq` only: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://` for TLS "
+            "(`?ssl_ca_certs=FILE` for an authority of your own)."
+        ),
+        examples=["rediss://onlooker:secret@redis.example:6379/0"],
+    )
+    redis_host: str = Field(
+        "", description="`bullmq` only, instead of the URL: a Redis without a password.", examples=["127.0.0.1"]
+    )
+    redis_port: int = Field(6379, ge=1, le=65535, description="With `redis_host`.", examples=["6380"])
+    redis_mode: RedisMode = Field(
+        RedisMode.EXTERNAL,
+        description="Who runs this Redis: external, managed or docker. It is told in health and changes nothing.",
+        examples=["managed"],
+    )
+    queue_prefix: str = Field(
+        "onlooker",
+        description=(
+            "`bullmq` only: what the keys begin with. Letters, digits, `_`, `.`, `-` and one `{…}` around all of it, "
+            "for a Redis Cluster; anything else becomes `-`."
+        ),
+        examples=["{onlooker}"],
     )
     provider: str = Field(
         "rules",
@@ -204,7 +240,11 @@ class Settings(BaseModel):
         examples=["2000"],
     )
     startup_wait_s: float = Field(
-        10, ge=0, le=600, description="How long to wait for the database at start before giving up.", examples=["30"]
+        10,
+        ge=0,
+        le=600,
+        description="How long to wait for the database, and for Redis, at start before giving up.",
+        examples=["30"],
     )
     allow_test_provider: bool = Field(
         False, description="Allows the `scripted` provider, which is for load and fault tests.", examples=["1"]
@@ -245,6 +285,32 @@ class Settings(BaseModel):
     def _names(cls, names: str) -> str:
         """The same without blanks."""
         return ",".join(name for each in names.split(",") if (name := each.strip()))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return url
+
+    @field_validator("queue_prefix")
+    @classmethod
+    def _sanitised(cls, prefix: str) -> str:
+        tagged = prefix.startswith("{") and prefix.endswith("}")
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "-", prefix[1:-1] if tagged else prefix)
+        if not plain:
+            raise ValueError("must hold a letter or a digit")
+        return f"{{{plain}}}" if tagged else plain
+
+    @property
+    def redis(self) -> str:
+        """The URL of the queue's Redis. Raises `Misconfigured` where the settings do not name one."""
+        if bool(self.redis_url) == bool(self.redis_host):
+            raise Misconfigured(
+                ["ONLOOKER_QUEUE_ENGINE=bullmq needs either ONLOOKER_REDIS_URL or ONLOOKER_REDIS_HOST, one of the two"]
+            )
+        host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
+        return self.redis_url or f"redis://{host}:{self.redis_port}"
 
     @property
     def database(self) -> str:

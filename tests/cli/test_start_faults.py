@@ -4,11 +4,12 @@ import os
 import socket
 import sqlite3
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from cli_runner import Cli
-from servers import PostgresServer
+from servers import PostgresServer, free_port
 
 QUICK = {"ONLOOKER_STARTUP_WAIT_S": "0.2"}
 
@@ -56,6 +57,27 @@ def test_a_port_in_use_is_named_with_what_to_set(cli: Cli) -> None:
         said = refused(cli, ONLOOKER_PORT=port)
     assert f"127.0.0.1:{port}" in said
     assert "ONLOOKER_PORT" in said
+
+
+def test_a_redis_that_is_not_there_is_named_without_its_password(cli: Cli) -> None:
+    port = free_port()
+    said = refused(cli, ONLOOKER_QUEUE_ENGINE="bullmq", ONLOOKER_REDIS_URL=f"redis://:secret@127.0.0.1:{port}/3")
+    assert f"Redis at 127.0.0.1:{port}/3" in said
+    assert "secret" not in said
+
+
+def test_a_redis_that_refuses_the_password_is_named(cli: Cli, redis_url: str) -> None:
+    wrong = urlsplit(redis_url)
+    url = f"redis://:wrong@{wrong.hostname}:{wrong.port}"
+    said = refused(cli, ONLOOKER_QUEUE_ENGINE="bullmq", ONLOOKER_REDIS_URL=url)
+    assert f"{wrong.hostname}:{wrong.port}" in said
+
+
+@pytest.mark.parametrize("given", [{}, {"ONLOOKER_REDIS_URL": "redis://one", "ONLOOKER_REDIS_HOST": "two"}])
+def test_a_queue_in_redis_needs_one_address(cli: Cli, given: dict[str, str]) -> None:
+    said = refused(cli, ONLOOKER_QUEUE_ENGINE="bullmq", **given)
+    assert "ONLOOKER_REDIS_URL" in said
+    assert "ONLOOKER_REDIS_HOST" in said
 
 
 @pytest.mark.parametrize(

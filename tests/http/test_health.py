@@ -1,14 +1,17 @@
 """What is told without a key, in good times and bad."""
 
 import time
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from onlooker import __version__
+from onlooker.domain.jobs import KIND_LANES
 from onlooker.settings import load_settings
 from served import Site, site_with
-from servers import PostgresServer
+from servers import PostgresServer, RedisServer
 
 
 async def test_the_process_is_alive(site: Site) -> None:
@@ -42,6 +45,50 @@ async def test_health_tells_each_part(either_site: Site) -> None:
     assert told["queue"]["oldestQueuedMs"] >= 0
     assert told["database"]["status"] == "ok"
     assert told["worker"]["count"] == 0
+
+
+async def test_health_tells_of_redis_and_of_every_kind_lane(home: Path, sqlite_url: str, redis_database: str) -> None:
+    settings = load_settings(
+        home=home, database_url=sqlite_url, queue_engine="bullmq", redis_url=redis_database, redis_mode="docker"
+    )
+    target = urlsplit(redis_database)
+    async with site_with(settings) as site, site.client(site.ours.key) as client:
+        await client.post("/v1/events", json=site.event())
+        told = (await client.get("/api/health")).json()["queue"]
+        ready = await client.get("/api/readiness")
+
+    redis = {"status": "ok", "mode": "docker", "host": target.hostname, "port": target.port, "prefix": "onlooker"}
+    assert (told["engine"], told["status"], told["redis"]) == ("bullmq", "ok", redis)
+    assert told["depth"]["pending"] == 1
+    assert set(told["depth"]["kinds"]) == set(KIND_LANES.values())
+    assert ready.json() == {"status": "ready", "problems": []}
+    assert str(target.password) not in str(told)
+
+
+async def test_health_says_within_two_seconds_that_redis_is_away(
+    home: Path, sqlite_url: str, own_redis: RedisServer
+) -> None:
+    settings = load_settings(home=home, database_url=sqlite_url, queue_engine="bullmq", redis_url=own_redis.url)
+    async with site_with(settings) as site, site.client(site.ours.key) as client:
+        own_redis.pause()
+        try:
+            began = time.monotonic()
+            frozen = await client.get("/api/health")
+            assert time.monotonic() - began < 2.2
+        finally:
+            own_redis.resume()
+        own_redis.kill()
+        gone = await client.get("/api/health")
+        stored = await client.post("/v1/events", json=site.event())
+        own_redis.start()
+
+    assert stored.status_code == 201
+    for answer in (frozen, gone):
+        told = answer.json()
+        assert (answer.status_code, told["status"], told["database"]["status"]) == (503, "degraded", "ok")
+        assert (told["queue"]["redis"]["status"], told["queue"]["redis"]["port"]) == ("error", own_redis.port)
+        assert f"127.0.0.1:{own_redis.port}" in told["queue"]["error"]
+        assert own_redis.password not in answer.text
 
 
 async def test_info_tells_what_the_server_is_made_of(working_site: Site) -> None:

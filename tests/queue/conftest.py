@@ -2,19 +2,32 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from databases import copy_sqlite
 from onlooker.queue.contract import QueueEngine
-from queue_stores import OpenEngine, SqlStore, Store
+from queue_stores import BullmqStore, OpenEngine, SqlStore, Store
+from servers import redis_families
+
+
+@pytest.fixture(params=["sqlite", "postgres", *(redis_families() or ["redis"])])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store of each kind, empty; not closed afterwards."""
+    if request.param == "sqlite":
+        return SqlStore(copy_sqlite(request.getfixturevalue("prepared_sqlite"), tmp_path / "onlooker.db"))
+    if request.param == "postgres":
+        return SqlStore(request.getfixturevalue("postgres_database_prepared"))
+    return BullmqStore(request.getfixturevalue("redis_of")(request.param))
 
 
 @pytest_asyncio.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
+async def store(new_store: Store) -> AsyncIterator[Store]:
     """An empty store of each kind."""
-    store = SqlStore(database_url)
-    yield store
-    await store.close()
+    yield new_store
+    await new_store.close()
 
 
 @pytest_asyncio.fixture

@@ -59,8 +59,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig(database_url: str) -> Iterator[Rig]:
-    rig = Rig(SqlStore(database_url, shared=True))
+def rig(new_store: Store) -> Iterator[Rig]:
+    rig = Rig(SqlStore(new_store.url, shared=True) if isinstance(new_store, SqlStore) else new_store)
     yield rig
     rig.close()
 
@@ -208,7 +208,7 @@ class QueueMachine(RuleBasedStateMachine):
         return tuple(await asyncio.gather(*(engine.peek(lane) for lane in LANES), engine.depth()))
 
 
-def test_an_engine_does_what_the_model_does(rig: Rig, database_url: str) -> None:
+def test_an_engine_does_what_the_model_does(rig: Rig) -> None:
     machine = type("Machine", (QueueMachine,), {"rig": rig})
-    runs = 80 if database_url.startswith("sqlite") else 25
+    runs = 25 if rig.store.spec.find("postgresql:") > 0 else 80
     run_state_machine_as_test(machine, settings=settings(settings(), max_examples=runs, stateful_step_count=30))

@@ -3,12 +3,13 @@
 import asyncio
 import gc
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import combinations
 from typing import Any, cast
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import Connection, Engine, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
@@ -25,6 +26,14 @@ from queue_stores import OpenEngine, SqlStore, Store
 from waiting import wait_until
 
 LANE = Lane.session("one")
+
+
+@pytest_asyncio.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    """An empty store in each kind of database."""
+    store = SqlStore(database_url)
+    yield store
+    await store.close()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from onlooker.domain.errors import OnlookerError, StorageUnavailable
 from onlooker.domain.jobs import KIND_LANES
 from onlooker.http.operation import Call, Operation, Reply, Services
 from onlooker.http.schemas import HealthzView, ReadinessView
-from onlooker.queue.contract import KindDepth, QueueDepth
+from onlooker.queue.contract import KindDepth, QueueDepth, QueueHealth
 from onlooker.storage import heads, schema, workers
 from onlooker.storage.database import Connection
 
@@ -21,6 +21,7 @@ SEEN_WITHIN_MS = 60_000
 RUNTIME = "server-beta"
 NOTHING_WAITS = dict.fromkeys(KIND_LANES.values(), KindDepth())
 """Every kind is told, also one that has no message."""
+REDIS_ENGINE = "bullmq"
 
 T = TypeVar("T")
 
@@ -112,20 +113,31 @@ async def _database(services: Services) -> dict[str, Any]:
 
 async def _queue(services: Services) -> dict[str, Any]:
     """How the queue is and how much is in it, in the shape that clients know."""
-    parts: dict[str, Any] = {"engine": services.queue.name, "redis": {"status": "ok", "mode": "disabled"}}
-    problem, depth = await asyncio.gather(_queue_problem(services), _depth(services))
-    if problem is not None or isinstance(depth, str):
-        return {**parts, "status": "error", "error": problem or depth}
+    (found, problem), depth = await asyncio.gather(_queue_health(services), _depth(services))
+    if isinstance(depth, str):
+        problem = problem or depth
+    redis: dict[str, Any] = {"status": "ok", "mode": "disabled"}
+    if found.engine == REDIS_ENGINE:
+        redis = {**found.details, **({"status": "error", "error": problem} if problem else {"status": "ok"})}
+    parts: dict[str, Any] = {"engine": found.engine, "redis": redis}
+    if problem or isinstance(depth, str):
+        return {**parts, "status": "error", "error": problem}
     return {**parts, "status": "ok", "depth": depth_view(depth)}
 
 
 async def _queue_problem(services: Services) -> str | None:
     """What keeps the queue from working: it may be readable and not take anything."""
+    _, problem = await _queue_health(services)
+    return problem
+
+
+async def _queue_health(services: Services) -> tuple[QueueHealth, str | None]:
+    """How the engine is, and what is wrong if anything is."""
     try:
         found = await _in_time(services.queue.health())
     except TimeoutError as error:
-        return f"queue: {_reason(error)}"
-    return None if found.ok else f"queue: {found.error}"
+        return QueueHealth(ok=False, engine=services.queue.name), f"queue: {_reason(error)}"
+    return found, None if found.ok else f"queue: {found.error}"
 
 
 async def _depth(services: Services) -> QueueDepth | str:

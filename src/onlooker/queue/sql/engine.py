@@ -3,13 +3,12 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
 from sqlalchemy import make_url, select
 
-from onlooker.domain.errors import ClaimLost, InvalidInput, QueueUnavailable, StorageUnavailable
+from onlooker.domain.errors import ClaimLost, QueueUnavailable, StorageUnavailable
 from onlooker.host import ProcessIdentity
 from onlooker.queue.contract import (
     LEASE_MS,
@@ -22,10 +21,12 @@ from onlooker.queue.contract import (
     QueueDepth,
     QueueHealth,
 )
+from onlooker.queue.serving import serve_lane
 from onlooker.queue.sql import census
 from onlooker.queue.sql import statements as sql
 from onlooker.queue.sql.calls import CALL_TIMEOUT_S, CLOSE_WITHIN_S, LARGEST_UNIT, Calls
 from onlooker.queue.sql.unit import Finish, Held, Put, Release, notify
+from onlooker.queue.text import require_storable
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.tables import messages
@@ -93,38 +94,13 @@ class SqlQueue:
         """See `QueueEngine.claim_many`."""
         return await self._calls.claim(count, None, wait_s=wait_s)
 
-    async def messages(
+    def messages(
         self, lane: Lane, *, stop: asyncio.Event, idle_timeout_s: float, on_idle: Callable[[], None] | None = None
     ) -> AsyncIterator[Claim]:
         """See `QueueEngine.messages`."""
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            while not stopped.done():
-                claiming = asyncio.create_task(self._next_of(lane, idle_timeout_s))
-                try:
-                    await asyncio.wait({claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    # A claim that came at the same moment as the stop is put back by this.
-                    if not claiming.done():
-                        claiming.cancel()
-                        await asyncio.wait({claiming})
-                if claiming.cancelled():
-                    return
-                claim = claiming.result()
-                if self._calls.closed:
-                    return
-                if claim is None:
-                    if on_idle is not None:
-                        on_idle()
-                    return
-                if stopped.done() or stop.is_set():
-                    await self.release(claim)
-                    return
-                yield claim
-        finally:
-            stopped.cancel()
-            with suppress(asyncio.CancelledError):
-                await stopped
+        return serve_lane(
+            self, lane, is_closed=lambda: self._calls.closed, stop=stop, idle_timeout_s=idle_timeout_s, on_idle=on_idle
+        )
 
     async def extend(self, claim: Claim) -> None:
         """See `QueueEngine.extend`."""
@@ -226,15 +202,6 @@ class SqlQueue:
         except (QueueUnavailable, TimeoutError) as error:
             log.warning("claims are kept until their leases end", reason=str(error) or "no answer")
 
-    async def _next_of(self, lane: Lane, wait_s: float) -> Claim | None:
-        """The next claim of a lane; None too when the engine is closed meanwhile."""
-        try:
-            return await self.claim(wait_s=wait_s, lanes=[lane])
-        except QueueUnavailable:
-            if self._calls.closed:
-                return None
-            raise
-
     async def _release_held_by(self, holders: list[str]) -> int:
         def release(conn: Connection) -> int:
             statements = sql.statements_for(conn.dialect.name)
@@ -285,14 +252,7 @@ class SqlQueue:
 
 
 def _put(lane: Lane, message: Message, delay_ms: int, *, replace: bool) -> Put:
-    """Raises `InvalidInput` for what no database can keep, before it is in the way of other calls."""
-    for text in (lane.name, message.id, message.type, message.tool_name or "", message.body):
-        if "\0" in text:
-            raise InvalidInput("a message may hold no NUL character")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInput("a message may hold no lone surrogate") from error
+    require_storable(lane, message)
     return Put(lane, message, delay_ms, replace)
 
 

@@ -1,0 +1,227 @@
+"""The operations on Redis, typed: what is sent, and what the answer means. Nothing here waits for work."""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onlooker.domain.errors import QueueUnavailable
+from onlooker.queue.bullmq import names
+from onlooker.queue.bullmq.address import Address
+from onlooker.queue.bullmq.link import Attempt, Command, Link, Wire
+from onlooker.queue.bullmq.scripts import Script, scripts
+from onlooker.queue.contract import Claim, KindDepth, Lane, Message, Pending, QueueDepth
+
+TOKEN = "ol_"  # noqa: S105 - what our claims' tokens begin with, so that scripts know them from other workers' locks
+SESSIONS = ""
+"""The name of all session lanes together among the depths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One message to enqueue, as it is written on the wire."""
+
+    lane: str
+    fields: tuple[str | int, ...]
+
+    @classmethod
+    def of(cls, lane: Lane, message: Message, *, delay_ms: int, replace: bool, opts: str) -> "Put":
+        """Raises `InvalidInput` for a lane that cannot be written."""
+        fields = (
+            names.job_id(message.id),
+            message.type,
+            names.job_data(message),
+            opts,
+            message.tool_name or "",
+            names.job_flags(message),
+            max(0, int(delay_ms)),
+            int(replace),
+        )
+        return cls(names.lane_name(lane), fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """How many claims: of these lanes (their wire names), or of any.
+
+    `wait_ms` says for how long the caller will wait for these lanes if it finds nothing, `notice` which shared lanes
+    others may have added to.
+    """
+
+    count: int
+    lanes: tuple[str, ...] | None = None
+    wait_ms: int = 0
+    notice: tuple[str, ...] = ()
+    look: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a claim brought. `next_ms`: when there may be more; None where nobody looked or nothing is known to come."""
+
+    claims: list[Claim]
+    next_ms: int | None
+    confirmed: bool = False
+
+
+class Calls:
+    """Every operation, on one link."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        prefix: str,
+        holder: str,
+        lease_ms: int,
+        retention_ms: int,
+        kinds: Sequence[str],
+    ) -> None:
+        self.link = Link(address, self._prepare)
+        self.prefix = prefix
+        self._key = f"{prefix}:ready"
+        self._holder = holder
+        self._lease_ms = lease_ms
+        self._retention_ms = retention_ms
+        self._kinds = kinds
+        self._salt = secrets.token_hex(6)
+        self._count = itertools.count(1)
+        self._abandoned: list[str] = []
+        self.has_claimed = False
+
+    async def _prepare(self, wire: Wire) -> None:
+        """Give a new connection the scripts that the server lacks, and make the older ones of this process void."""
+        every = scripts().all()
+        known = await wire.send(("SCRIPT", "EXISTS", *(script.sha for script in every)))
+        missing = [script for script, is_there in zip(every, known, strict=True) if not is_there]
+        await asyncio.gather(*(wire.send(("SCRIPT", "LOAD", script.text)) for script in missing))
+        await wire.send(self._command(scripts().open, self._holder, wire.number, secrets.token_hex(8), *self._kinds))
+
+    def _command(self, script: Script, *arguments: bytes | str | int) -> Command:
+        return ("EVALSHA", script.sha, 1, self._key, *arguments)
+
+    async def _run(self, script: Script, *arguments: bytes | str | int) -> Any:
+        command = self._command(script, *arguments)
+        return await self.link.call(lambda _attempt: command)
+
+    def nonce(self) -> str:
+        """What no other call has."""
+        return f"{self._salt}{next(self._count):x}"
+
+    async def enqueue(self, puts: Sequence[Put]) -> list[int]:
+        """1 for each that was put."""
+        nonce = self.nonce()
+        arguments: list[str | int] = [self._retention_ms]
+        for number, put in enumerate(puts):
+            arguments += (put.lane, *put.fields, f"{nonce}.{number:x}")
+        told: list[int] = await self._run(scripts().enqueue, *arguments)
+        return told
+
+    async def claim(self, want: Want, confirming: Claim | None = None) -> Taken:
+        """Up to `want.count` claims, after `confirming` was confirmed, if it was held.
+
+        When the answer never came and the claims may have been made, they are put back as soon as Redis is there.
+        """
+        if self._abandoned:
+            await self._put_back_abandoned()
+        token = f"{TOKEN}{self.nonce()}"
+        lanes: tuple[int | str, ...] = (-1,) if want.lanes is None else (len(want.lanes), *want.lanes)
+        script = scripts().claim
+        before: tuple[str | int, ...] = ()
+        if confirming is not None:
+            script, before = scripts().confirm_and_claim, (*_held(confirming), self.nonce(), self._retention_ms)
+
+        def ask(attempt: Attempt) -> Command:
+            return self._command(
+                script,
+                *before,
+                *(token, self._lease_ms, self._holder, want.count, int(attempt.is_retry), int(want.look)),
+                *(attempt.connection, want.wait_ms),
+                *lanes,
+                *want.notice,
+            )
+
+        try:
+            told = await self.link.call(ask)
+        except QueueUnavailable:
+            self._abandoned.append(f"{token}.")
+            self.has_claimed = True
+            raise
+        confirmed = bool(told[0]) if confirming is not None else False
+        claims, next_ms = told[-2:]
+        self.has_claimed |= bool(claims)
+        return Taken([_claim(found) for found in claims], None if next_ms < 0 else next_ms, confirmed)
+
+    async def _put_back_abandoned(self) -> None:
+        abandoned, self._abandoned = self._abandoned, []
+        try:
+            await self.release_held(abandoned)
+        except QueueUnavailable:
+            self._abandoned += abandoned
+            raise
+
+    async def finish(self, claim: Claim, reason: str | None) -> bool:
+        """Confirm or, with a reason, dead-letter."""
+        told = "" if reason is None else f"-{reason}"
+        return bool(await self._run(scripts().finish, *_held(claim), self.nonce(), told, self._retention_ms))
+
+    async def release(self, claim: Claim, delay_ms: int) -> bool:
+        """Put back."""
+        return bool(await self._run(scripts().release, *_held(claim), self.nonce(), max(0, int(delay_ms))))
+
+    async def extend(self, claim: Claim) -> bool:
+        """Renew."""
+        return bool(await self._run(scripts().extend, *_held(claim), self._lease_ms))
+
+    async def reset(self, lane: Lane) -> int:
+        """Release all claims of a lane; the count."""
+        return int(await self._run(scripts().reset, self.nonce(), names.lane_name(lane)))
+
+    async def clear(self, lane: Lane) -> int:
+        """Drop a lane's messages; the count."""
+        return int(await self._run(scripts().clear, self.nonce(), names.lane_name(lane)))
+
+    async def release_held(self, holders: Sequence[str]) -> int:
+        """Release what these holders hold, or what was claimed by tokens that begin so; the count."""
+        return int(await self._run(scripts().release_held, self.nonce(), *holders))
+
+    async def holders(self) -> list[str]:
+        """Who holds claims."""
+        return [holder.decode() for holder in await self._run(scripts().holders)]
+
+    async def pending(self, lane: Lane) -> int:
+        """A lane's unfinished messages."""
+        return int(await self._run(scripts().pending, names.lane_name(lane)))
+
+    async def peek(self, lane: Lane, limit: int) -> list[Pending]:
+        """Types and tools of a lane's unfinished messages, in order."""
+        found = await self._run(scripts().peek, names.lane_name(lane), limit)
+        messages = [names.message_of((b"%", name, b"", tool, flags)) for name, tool, flags in found]
+        return [Pending(message.type, message.tool_name) for message in messages]
+
+    async def depth(self) -> QueueDepth:
+        """Counts of everything."""
+        told, lanes, oldest_ms = await self._run(scripts().depth, self._retention_ms)
+        depths = {name.decode(): KindDepth(*map(int, counts)) for name, *counts in told}
+        return QueueDepth(
+            sessions=depths.pop(SESSIONS),
+            kinds={names.lane_of(name).name: depth for name, depth in sorted(depths.items()) if depth != KindDepth()},
+            lanes=lanes,
+            oldest_ms=None if oldest_ms < 0 else oldest_ms,
+        )
+
+    async def epoch(self) -> str:
+        """What changes when Redis has lost everything. Where Redis takes no writes this fails."""
+        told: bytes = await self._run(scripts().epoch, secrets.token_hex(8))
+        return told.decode()
+
+
+def _held(claim: Claim) -> tuple[str, str, str]:
+    return claim.token, names.lane_name(claim.lane), names.job_id(claim.message.id)
+
+
+def _claim(told: Sequence[Any]) -> Claim:
+    lane, *message, attempt, token = told
+    return Claim(names.lane_of(lane.decode()), names.message_of(message), token.decode(), attempt)

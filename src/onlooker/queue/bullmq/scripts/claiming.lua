@@ -1,0 +1,117 @@
+-- Claims: the oldest of the lanes that are ready, or of the given ones.
+
+-- What a holder is told of a claim.
+local function told(q, k, id, token)
+  local job = call('HMGET', k .. id, 'name', 'data', 'ol_tool', 'ol_flags', 'ats')
+  return { q, id, job[1] or '', job[2] or '', job[3] or '', job[4] or '', tonumber(job[5] or 1), token }
+end
+
+local function next_lane(lanes)
+  if not lanes then
+    local first = call('ZRANGE', P .. 'ready', 0, 0)
+    return first[1]
+  end
+  local best, place
+  for _, q in ipairs(lanes) do
+    local its = tonumber(call('ZSCORE', P .. 'ready', q) or nil)
+    if its and (not place or its < place) then best, place = q, its end
+  end
+  return best
+end
+
+-- Whether a lane that looks ready may be served; one that may not is looked at again later.
+local function may_serve(q, k)
+  local meta = call('HMGET', k .. 'meta', 'paused', 'concurrency')
+  local limit = exclusive(q) and 1 or tonumber(meta[2] or nil)
+  if not meta[1] and (not limit or call('LLEN', k .. 'active') < limit) then return true end
+  call('ZREM', P .. 'ready', q)
+  call('ZADD', P .. 'checks', 'LT', now + CHECK_AGAIN_MS, q)
+  return false
+end
+
+local function next_job(q, k)
+  local id = call('RPOPLPUSH', k .. 'wait', k .. 'active')
+  if id or exclusive(q) then return id end
+  id = call('ZPOPMIN', k .. 'prioritized')[1]
+  if id then call('LPUSH', k .. 'active', id) end
+  return id
+end
+
+-- Claim the next message of a lane, which is in `ready`: nil when there is none after all.
+local function claim_of(q, token, lease, holder)
+  local k = P .. q .. ':'
+  if not may_serve(q, k) then return nil end
+  call('ZREM', P .. 'ready', q)
+  local id = next_job(q, k)
+  local is_there = id and call('EXISTS', k .. id) == 1
+  if is_there then
+    call('SET', k .. id .. ':lock', token, 'PX', lease)
+    call('PERSIST', k .. id)
+    call('HINCRBY', k .. id, 'ats', 1)
+    call('HSET', k .. id, 'processedOn', now, 'pb', holder)
+    call('ZADD', P .. 'leases', now + lease, q .. ':' .. id)
+    event(q, k, 'active', 'jobId', id, 'prev', 'waiting')
+  elseif id then
+    call('LREM', k .. 'active', -1, id)
+  end
+  if exclusive(q) then
+    if not is_there then settle(q, k) end
+  elseif not refresh(q, k) then
+    call('ZREM', k .. 'marker', '0')
+  end
+  return is_there and told(q, k, id, token)
+end
+
+-- The claims that a call whose answer was lost has made.
+local function claimed_by(token)
+  local found = {}
+  for _, member in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
+    local q, id = split(member)
+    local k = P .. q .. ':'
+    local lock = call('GET', k .. id .. ':lock')
+    if lock and string.sub(lock, 1, #token + 1) == token .. '.' then found[#found + 1] = told(q, k, id, lock) end
+  end
+  return found
+end
+
+-- ARGV from `at`: token, lease, holder, count, retry, look, connection, wait, how many lanes (-1: any), the lanes,
+-- then the shared lanes whose markers were taken.
+-- Returns the claims, milliseconds until there may be more (-1: nothing is known to come).
+local function claim(at)
+  local token, lease, holder, count = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
+  local given, lanes = tonumber(ARGV[at + 8]), nil
+  if given >= 0 then
+    lanes = {}
+    for i = 1, given do lanes[i] = ARGV[at + 8 + i] end
+  end
+  for i = at + 9 + math.max(given, 0), #ARGV do check(ARGV[i]) end
+  local next_ms
+  local claims = ARGV[at + 4] == '1' and claimed_by(token) or {}
+  if #claims > 0 then return { claims, 0 } end
+  local looked = ARGV[at + 5] == '1'
+  if looked then next_ms = look() end
+  local is_current
+  while #claims < count do
+    local q = next_lane(lanes)
+    if q then
+      -- A call that its process has given up on, and that arrives late, must not claim anything.
+      if is_current == nil then
+        local fence = call('GET', P .. 'fence.' .. holder)
+        is_current = not fence or tonumber(fence) <= tonumber(ARGV[at + 6])
+      end
+      if not is_current then break end
+      local found = claim_of(q, token .. '.' .. #claims, lease, holder)
+      if found then claims[#claims + 1] = found end
+    elseif looked then
+      break
+    else
+      looked, next_ms = true, look()
+    end
+  end
+  if lanes and #claims == 0 and tonumber(ARGV[at + 7]) > 0 then
+    call('ZREMRANGEBYSCORE', P .. 'waited', 0, now)
+    for _, q in ipairs(lanes) do call('ZADD', P .. 'waited', now + tonumber(ARGV[at + 7]), q) end
+  end
+  if (#claims > 0 or count == 0 or lanes) and call('ZCARD', P .. 'ready') > 0 then call('ZADD', P .. 'wake', 0, '0') end
+  return { claims, next_ms or -1 }
+end

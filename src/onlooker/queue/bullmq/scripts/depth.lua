@@ -1,0 +1,34 @@
+-- ARGV: retention. Counts by state: of the sessions together, then of each shared lane; lanes; age of the oldest.
+local since = now - tonumber(ARGV[1])
+local claimed, oldest = 0, nil
+local function meet(q, id)
+  local at = id and call('HGET', P .. q .. ':' .. id, 'timestamp')
+  if at then oldest = math.min(oldest or now, tonumber(at)) end
+end
+for _, member in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
+  local q, id = split(member)
+  if exclusive(q) then claimed = claimed + 1 end
+  meet(q, id)
+end
+local first = call('ZRANGE', P .. 'ready', 0, 0)[1]
+if first then meet(first, call('LINDEX', P .. first .. ':wait', -1)) end
+for _, member in ipairs(call('ZRANGE', P .. 'due', 0, PORTION)) do meet(split(member)) end
+local delayed = call('ZCOUNT', P .. 'due', '(' .. now, '+inf')
+local open = tonumber(call('GET', P .. 'open') or 0)
+call('ZREMRANGEBYSCORE', P .. 'dead', 0, since)
+local lanes = call('ZCARD', P .. 'lanes')
+local told = { { '', open - claimed - delayed, delayed, claimed, call('ZCARD', P .. 'dead') } }
+for _, q in ipairs(call('SMEMBERS', P .. 'kinds')) do
+  local k = P .. q .. ':'
+  local later = call('ZCOUNT', k .. 'delayed', string.format('%.0f', (now + 1) * SCORE), '+inf')
+  local waiting = call('LLEN', k .. 'wait') + call('LLEN', k .. 'paused') + call('ZCARD', k .. 'prioritized')
+    + call('ZCARD', k .. 'delayed') - later
+  local active = call('LLEN', k .. 'active')
+  if waiting + later + active > 0 then
+    lanes = lanes + 1
+    meet(q, call('LINDEX', k .. 'wait', -1))
+    meet(q, call('ZRANGE', k .. 'delayed', 0, 0)[1])
+  end
+  told[#told + 1] = { q, waiting, later, active, call('ZCOUNT', k .. 'failed', '(' .. since, '+inf') }
+end
+return { told, lanes, oldest and now - oldest or -1 }

@@ -1,0 +1,2 @@
+-- ARGV: lane. How many unfinished messages it has.
+return unfinished(P .. ARGV[1] .. ':')
