@@ -33,6 +33,7 @@ from onlooker.services.jobs import Jobs
 from onlooker.services.live import JobWaiters
 from onlooker.services.outbox import Outbox
 from onlooker.services.recall import Recall
+from onlooker.services.retention import Retaining
 from onlooker.settings import QueueChoice, Settings
 from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
@@ -66,6 +67,7 @@ class App:
     ingest: Ingest
     recall: Recall
     forget: Forget
+    retaining: Retaining
     jobs: Jobs
     waiters: JobWaiters
     worker: Worker
@@ -131,6 +133,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             on_settled=waiters.notify,
             renewal_s=settings.job_lease_s / 3,
         )
+        forget = Forget(database, outbox, now_ms=now_ms)
         yield App(
             settings=settings,
             identity=identity,
@@ -140,7 +143,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             accounts=accounts,
             ingest=ingest,
             recall=Recall(database, new_id=new_id, now_ms=now_ms),
-            forget=Forget(database, outbox, now_ms=now_ms),
+            forget=forget,
+            retaining=Retaining(database, forget, now_ms=now_ms),
             jobs=Jobs(database, outbox),
             waiters=waiters,
             worker=worker,
@@ -311,12 +315,13 @@ async def running(app: App, *, with_worker: bool) -> AsyncIterator[None]:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         reconciling = tasks.create_task(app.outbox.run(stop))
+        retaining = tasks.create_task(app.retaining.run(stop))
         if with_worker:
             tasks.create_task(app.worker.run(stop))
         try:
             yield
         finally:
             stop.set()
-            _, late = await asyncio.wait({reconciling}, timeout=LET_GO_S)
+            _, late = await asyncio.wait({reconciling, retaining}, timeout=LET_GO_S)
             for task in late:
                 task.cancel()

@@ -157,6 +157,48 @@ def list_projects(*, as_json: bool) -> None:
     run(show())
 
 
+@projects.command("keep", epilog="Example: onlooker projects keep website --events-days 90")
+@click.argument("name")
+@click.option("--events-days", type=click.IntRange(1), help="Keep raw events for so many days.")
+@click.option("--observations-days", type=click.IntRange(1), help="Keep observations for so many days.")
+@click.option("--forever", is_flag=True, help="Keep everything again.")
+@json_option
+def keep(*, name: str, events_days: int | None, observations_days: int | None, forever: bool, as_json: bool) -> None:
+    """Say how long a project keeps what it has; without an option, show it.
+
+    What is older goes once a day, and importing it again does not bring it back. Observations outlive the events that
+    they were made from, unless they have a limit of their own.
+    """
+    from onlooker.cli.local import open_local, run, scope_of
+    from onlooker.storage.retention import Retention
+
+    if forever and (events_days or observations_days):
+        raise click.UsageError("--forever and a number of days exclude each other.")
+
+    async def work() -> None:
+        async with open_local() as local:
+            scope = scope_of((await local.projects(name))[0])
+            if forever:
+                await local.app.retaining.put(local.principal, scope, Retention())
+            elif events_days or observations_days:
+                now = await local.app.retaining.get(scope)
+                wanted = Retention(events_days or now.events_days, observations_days or now.observations_days)
+                await local.app.retaining.put(local.principal, scope, wanted)
+            kept = await local.app.retaining.get(scope)
+        told = {"project": name, "eventsDays": kept.events_days, "observationsDays": kept.observations_days}
+        tell(
+            as_json,
+            told,
+            lambda: f"{name} keeps events {_days(kept.events_days)}, observations {_days(kept.observations_days)}.",
+        )
+
+    run(work())
+
+
+def _days(days: int | None) -> str:
+    return "for ever" if days is None else f"for {days} days"
+
+
 def _scopes(key: "ApiKey") -> list[str]:
     return sorted(key.scopes, key=SCOPES.index)
 

@@ -1,6 +1,7 @@
 """Forget: what a person wants gone leaves every table, the index, the file and its log, and does not come back."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,9 +74,7 @@ class Forget:
         check(wanted)
         await self._database.read(lambda conn: _require(conn, scope, wanted))
         done = Forgotten()
-        while page := await self._database.read(lambda conn: forgetting.find(conn, scope, wanted, limit=PAGE)):
-            gone = await self._database.tx(partial(self._remove, principal=principal, scope=scope, page=page))
-            await self._ring(gone)
+        async for gone in self._pages(scope, wanted, principal.key_id):
             done = Forgotten(
                 done.observations + gone.observations, done.events + gone.events, done.jobs + len(gone.cancelled)
             )
@@ -86,6 +85,20 @@ class Forget:
         await self._scrub()
         return done
 
+    async def remove(self, scope: Scope, wanted: Selection, *, pause_s: float) -> int:
+        """Remove what is selected with a pause after each page, and leave the file as it is; how many rows went."""
+        removed = 0
+        async for gone in self._pages(scope, wanted, None):
+            removed += gone.observations + gone.events
+            await asyncio.sleep(pause_s)
+        return removed
+
+    async def _pages(self, scope: Scope, wanted: Selection, key_id: str | None) -> AsyncIterator[Gone]:
+        while page := await self._database.read(lambda conn: forgetting.find(conn, scope, wanted, limit=PAGE)):
+            gone = await self._database.tx(partial(self._remove, scope=scope, page=page, key_id=key_id))
+            await self._ring(gone)
+            yield gone
+
     async def _scrub(self) -> None:
         """Leave nothing of it in the index, the file or its log."""
         done = await self._database.tx(partial(search.merge, first=True))
@@ -93,11 +106,11 @@ class Forget:
             done = await self._database.tx(partial(search.merge, first=False))
         await self._database.scrub()
 
-    def _remove(self, conn: Connection, principal: Principal, scope: Scope, page: Page) -> Gone:
+    def _remove(self, conn: Connection, scope: Scope, page: Page, key_id: str | None) -> Gone:
         now = self._now_ms()
         gone = forgetting.remove(conn, scope, page, now=now)
         accounts.audit(
-            conn, scope.team_id, scope.project_id, principal.key_id, "forgotten", "project", scope.project_id, now,
+            conn, scope.team_id, scope.project_id, key_id, "forgotten", "project", scope.project_id, now,
             detail=f"{gone.observations} observations, {gone.events} events",
         )  # fmt: skip
         return gone

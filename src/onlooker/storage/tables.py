@@ -387,6 +387,17 @@ tombstones = Table(
 )
 """What was forgotten, by the hash of its key, so that an import does not bring it back."""
 
+retention = Table(
+    "retention",
+    metadata,
+    *ownership(),
+    Column("events_days", Integer),
+    Column("observations_days", Integer),
+    PrimaryKeyConstraint("project_id"),
+    owned_by_project(),
+)
+"""How long projects keep what they have, where it is not for ever."""
+
 workers = Table(
     "workers",
     metadata,
