@@ -15,7 +15,7 @@ _INVISIBLE = re.compile(
     "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"  # directions, and blanks of no width
     "\U000e0000-\U000e007f]"  # a whole ASCII that nobody sees
 )
-_TAG = re.compile(r"<(?=\s*/)|<(?![\s\d=\-]|\Z)")
+_TAG = re.compile(r"<(?=\s*/)|<(?![\s\d=\-])")
 """What may begin a tag; `a < b`, `<=`, `<-` and `<3` stay."""
 
 _INSTRUCTION = re.compile(r"\[(?=/?(?:INST|SYS|SYSTEM|ASSISTANT|USER)\])", re.IGNORECASE)

@@ -94,7 +94,7 @@ def render_event(event: Event) -> Rendered:
 
 
 def _rendered(event_type: str, more: str, text: str, tokens: int, *, is_reading: bool = False) -> Rendered:
-    body = quoted(cut_to_tokens(text, tokens - FRAME_TOKENS))
+    body = quoted(cut_to_tokens(text.strip("\n"), tokens - FRAME_TOKENS))
     attributes = f' type="{quoted_name(event_type)}"{more}'
     return Rendered(attributes, body, estimate_tokens(body) + FRAME_TOKENS, is_reading)
 
@@ -116,6 +116,7 @@ def _given(use: ToolUse) -> str:
     return "\n".join(
         f"{name}: {value}" if isinstance(value, str) else f"{name}: {_compact(value)}"
         for name, value in list(use.input.items())[:_MOST_MEMBERS]
+        if value not in (None, False, "")
     )
 
 
