@@ -63,6 +63,7 @@ class Lane:
         concurrency: int,
         board: Board | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_ms: Callable[[], int] = now_ms,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.provider = provider
@@ -71,6 +72,7 @@ class Lane:
         self.concurrency = concurrency
         self._board = board
         self._clock = clock
+        self._wall_ms = wall_ms
         self._jitter = jitter
         self._closed: _Closed | None = None
         self._failures = 0
@@ -168,7 +170,7 @@ class Lane:
         closed = self._closed
         if closed is None:
             return LaneState(self.provider, self.endpoint, self.model)
-        until = now_ms() + int((closed.until - self._clock()) * 1000)
+        until = self._wall_ms() + int((closed.until - self._clock()) * 1000)
         return LaneState(self.provider, self.endpoint, self.model, closed.condition, until, closed.reason)
 
     def _admit(self) -> bool:
@@ -266,6 +268,6 @@ class Lane:
             return
         if posted.condition is LaneCondition.DOWN:
             return
-        for_s = ((posted.until or 0) - now_ms()) / 1000
+        for_s = ((posted.until or 0) - self._wall_ms()) / 1000
         if for_s > 0 and (closed is None or closed.until < self._clock() + for_s - 1):
             await self._close(posted.condition, for_s, posted.reason or "", tell=False)
