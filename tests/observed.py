@@ -1,17 +1,28 @@
 """A tenant with events, made by the real storage code, for tests that begin after ingest."""
 
 from itertools import count
+from typing import Any
 
 from sqlalchemy import update
 
+from onlooker.domain.batching import Batching, GenerationPolicy
 from onlooker.domain.models import Job, NewEvent, Scope
 from onlooker.host import new_id
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.recording import record_events
 from onlooker.storage.tables import observation_generation_jobs, projects, teams
+from onlooker.storage.taking import Terms
 
 _numbers = count(1)
+
+
+def terms_of(
+    *, worker: str = "w", lease_ms: int = 60_000, longest_run: int = 1, debounce_ms: int = 0, **given: Any
+) -> Terms:
+    """Terms on which jobs are taken at once, unless the test says other."""
+    policy = given.pop("policy", GenerationPolicy.BATCH)
+    return Terms(worker, lease_ms, Batching(policy, longest_run, 1_000_000, debounce_ms), **given)
 
 
 async def new_scope(database: Database) -> Scope:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import delete, func, select
 
-from observed import end_lease, new_event, new_scope, session_with_jobs, store
+from observed import end_lease, new_event, new_scope, session_with_jobs, store, terms_of
 from onlooker.domain.errors import Busy, Rejected, StorageUnavailable, Unreadable
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.models import Draft, Job, ObservationKind, Scope
@@ -18,7 +18,7 @@ from onlooker.queue.contract import Lane
 from onlooker.queue.sql import SqlQueue
 from onlooker.services.generate import Generate
 from onlooker.services.outbox import Outbox
-from onlooker.storage import jobs
+from onlooker.storage import jobs, taking
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.tables import messages, observation_sources, observations
 from onlooker.worker import Worker
@@ -81,7 +81,8 @@ async def rig(
     identity = ProcessIdentity.of_this_process()
     queue = SqlQueue(database, identity=identity)
     outbox = Outbox(database, queue)
-    generate = Generate(database, provider, worker=str(identity), new_id=new_id, now_ms=now_ms, lease_ms=lease_ms)
+    terms = terms_of(worker=str(identity), lease_ms=lease_ms, longest_run=provider.longest_run)
+    generate = Generate(database, provider, terms=terms, new_id=new_id, now_ms=now_ms)
     worker = Worker(
         database, queue, generate, outbox, str(identity), new_id(), concurrency=4,
         renewal_s=given.get("renewal_s", 20), drain_s=given.get("drain_s", 5),
@@ -380,7 +381,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_writes_nothing(database:
         if len(provider.asked) == 1:
             await end_lease(database, job)
             other = await database.tx(
-                lambda conn: jobs.take(conn, job.id, token="other", worker="w", lease_ms=60_000, longest_run=1)
+                lambda conn: taking.take(conn, job.session_id, job.id, terms_of(), token="other", wall_ms=now_ms())
             )
             assert isinstance(other, jobs.Taken)
         return one_note_an_event(request)

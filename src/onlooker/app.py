@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from onlooker.domain.batching import Batching
 from onlooker.domain.errors import (
     InvalidInput,
     Misconfigured,
@@ -22,6 +23,7 @@ from onlooker.domain.errors import (
     Unavailable,
 )
 from onlooker.domain.jobs import KIND_LANES
+from onlooker.domain.spending import PRICES
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import Provider
 from onlooker.queue.contract import QueueEngine
@@ -37,6 +39,7 @@ from onlooker.services.retention import Retaining
 from onlooker.settings import QueueChoice, Settings
 from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
+from onlooker.storage.taking import Terms
 from onlooker.telemetry import log
 from onlooker.worker import Worker
 
@@ -121,10 +124,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             generate=Generate(
                 database,
                 provider,
-                worker=str(identity),
+                terms=build_terms(settings, provider, identity),
                 new_id=new_id,
                 now_ms=now_ms,
-                lease_ms=int(settings.job_lease_s * 1000),
+                prices={**PRICES, **settings.prices},
+                mode=settings.mode,
+                language=settings.language,
             ),
             outbox=outbox,
             identity=str(identity),
@@ -284,6 +289,25 @@ def _problems_of(name: str, settings: Settings) -> list[str]:
     if settings.ca_file and not os.access(settings.ca_file, os.R_OK):
         problems.append(f"ONLOOKER_CA_FILE={settings.ca_file} cannot be read")
     return problems
+
+
+def build_terms(settings: Settings, provider: Provider, identity: ProcessIdentity) -> Terms:
+    """On what terms this process takes jobs. A provider that calls nobody costs nothing: nothing is waited for."""
+    spends = bool(provider.lanes())
+    batching = Batching(
+        settings.generation_policy,
+        longest_run=provider.longest_run,
+        input_budget=provider.input_budget,
+        debounce_ms=int(settings.generation_debounce_s * 1000) if spends else 0,
+    )
+    return Terms(
+        worker=str(identity),
+        lease_ms=int(settings.job_lease_s * 1000),
+        batching=batching,
+        spends=spends,
+        project_caps=settings.project_caps,
+        team_caps=settings.team_caps,
+    )
 
 
 async def _await_part(

@@ -3,16 +3,20 @@
 Values come from `ONLOOKER_…` variables, else from `settings.toml` in the home, else from the defaults here.
 """
 
+import json
 import os
 import re
 import tomllib
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from onlooker.domain.batching import DEBOUNCE_MS, GenerationPolicy
 from onlooker.domain.errors import Misconfigured
 from onlooker.domain.jobs import MAX_ATTEMPTS
+from onlooker.domain.spending import DefaultCaps, Price
 
 PREFIX = "ONLOOKER_"
 SETTINGS_FILE = "settings.toml"
@@ -89,6 +93,11 @@ def _concurrency() -> int:
         examples=["4"],
     )
     return field
+
+
+def _cap(what: str, example: str = "2000000") -> Any:
+    """A bound on spending."""
+    return Field(0, ge=0, description=f"{what}; then jobs are held. 0: no cap.", examples=[example])
 
 
 class Settings(BaseModel):
@@ -213,6 +222,32 @@ class Settings(BaseModel):
         "`SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY` are honoured too.",
         examples=["/etc/ssl/company.pem"],
     )
+    generation_policy: GenerationPolicy = Field(
+        GenerationPolicy.BATCH,
+        description="When events go to the model: `batch` (a session's waiting events in one call), `per-event`, or "
+        "`end-of-turn`. A project may have its own: `onlooker projects policy`.",
+        examples=["end-of-turn"],
+    )
+    generation_debounce_s: float = Field(
+        DEBOUNCE_MS / 1000,
+        ge=0,
+        le=600,
+        description="How long `batch` waits after an event for more of them, unless the turn ended.",
+        examples=["10"],
+    )
+    project_daily_tokens: int = _cap("Tokens, in and out, that a project may use in a day")
+    project_monthly_tokens: int = _cap("Tokens that a project may use in a month")
+    project_daily_usd: float = _cap("US dollars that a project may cost in a day", "0.50")
+    project_monthly_usd: float = _cap("US dollars that a project may cost in a month", "10")
+    team_daily_tokens: int = _cap("Tokens that all projects of a team may use in a day")
+    team_monthly_tokens: int = _cap("Tokens that all projects of a team may use in a month")
+    team_daily_usd: float = _cap("US dollars that all projects of a team may cost in a day", "2")
+    team_monthly_usd: float = _cap("US dollars that all projects of a team may cost in a month", "40")
+    prices: dict[str, Price] = Field(
+        {},
+        description="US dollars for a million tokens, by how a model's name begins, beside those that are known.",
+        examples=['{"my-model": {"input": 1, "output": 4, "cached": 0.1}}'],
+    )
     log_level: LogLevel = Field(
         LogLevel.INFO, description="How much is logged: debug, info, warning or error.", examples=["debug"]
     )
@@ -311,6 +346,29 @@ class Settings(BaseModel):
             )
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
         return self.redis_url or f"redis://{host}:{self.redis_port}"
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _table(cls, prices: object) -> object:
+        """A variable holds the table as JSON."""
+        if not isinstance(prices, str):
+            return prices
+        try:
+            return json.loads(prices)
+        except ValueError as error:
+            raise ValueError("must be a JSON object of prices by model") from error
+
+    @property
+    def project_caps(self) -> DefaultCaps:
+        """What each project may spend."""
+        return DefaultCaps(
+            self.project_daily_tokens, self.project_monthly_tokens, self.project_daily_usd, self.project_monthly_usd
+        )
+
+    @property
+    def team_caps(self) -> DefaultCaps:
+        """What each team may spend."""
+        return DefaultCaps(self.team_daily_tokens, self.team_monthly_tokens, self.team_daily_usd, self.team_monthly_usd)
 
     @property
     def database(self) -> str:

@@ -7,22 +7,24 @@ loss cancels the call, the loss of the queue's claim does not (R11).
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 from onlooker.domain.errors import ClaimLost, OnlookerError, QueueUnavailable, StorageUnavailable
 from onlooker.domain.jobs import LEASE_RENEWAL_MS, LONGEST_PARK_ON_QUEUE_MS
 from onlooker.queue.contract import Claim, QueueEngine
-from onlooker.services.generate import Generate
+from onlooker.services.generate import Ended, Generate, Run
 from onlooker.services.outbox import Outbox
 from onlooker.storage import workers
 from onlooker.storage.database import Database
-from onlooker.storage.jobs import NOTHING, Later, Taken
+from onlooker.storage.jobs import NOTHING, Later
 from onlooker.telemetry import log
 
 CLAIM_WAIT_S = 5.0
 OUTAGE_PAUSE_S = 1.0
 HEARTBEAT_S = 10.0
+MOST_DONE = 10_000
 DRAIN_S = 10.0
 """How long running calls may go on after stop, before their jobs are given back."""
 
@@ -44,11 +46,14 @@ class Worker:
     on_settled: Callable[[str], None] = lambda _job_id: None
     renewal_s: float = LEASE_RENEWAL_MS / 1000
     drain_s: float = DRAIN_S
+    _done: dict[str, bool] = field(default_factory=dict)
+    """Jobs that were done in a run with others, whose own messages are still to come; whether it was the run's last."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: running calls get `drain_s`, the rest goes back (R12)."""
         await self._release_dead()
         beating = asyncio.create_task(self._beat(stop))
+        watching = asyncio.create_task(self._watch_recoveries())
         serving = [asyncio.create_task(self._serve(stop)) for _ in range(self.concurrency)]
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -61,9 +66,9 @@ class Worker:
             ended = await asyncio.gather(*serving, return_exceptions=True)
         finally:
             stopping.cancel()
-            for task in (*serving, beating):
+            for task in (*serving, beating, watching):
                 task.cancel()
-            await asyncio.gather(*serving, stopping, beating, return_exceptions=True)
+            await asyncio.gather(*serving, stopping, beating, watching, return_exceptions=True)
             with contextlib.suppress(StorageUnavailable, TimeoutError):
                 async with asyncio.timeout(LET_GO_S):
                     await self.database.tx(lambda conn: workers.leave(conn, self.worker_id))
@@ -87,6 +92,16 @@ class Worker:
                 )
             await self._pause(stop, HEARTBEAT_S)
 
+    async def _watch_recoveries(self) -> None:
+        """When a provider takes calls again, ring what waited for it."""
+        while True:
+            try:
+                await self.generate.recovered()
+                rung = await self.outbox.reconcile(everything=True)
+                log.info("a provider takes calls again", rung=rung)
+            except StorageUnavailable as error:
+                log.warning("cannot ring what waited for a provider yet", reason=str(error))
+
     async def _serve(self, stop: asyncio.Event) -> None:
         """One lane at a time, again and again."""
         claim: Claim | None = None
@@ -107,8 +122,8 @@ class Worker:
                 claim = None
 
     async def _claim(self, stop: asyncio.Event) -> Claim | None:
-        """The next claim, or None on stop: a claim that arrives as stop is set goes back."""
-        claiming = asyncio.create_task(self.queue.claim(wait_s=CLAIM_WAIT_S))
+        """The next claim once a provider takes calls, or None on stop: a claim that comes as stop is set goes back."""
+        claiming = asyncio.create_task(self._claim_when_ready())
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -121,34 +136,48 @@ class Worker:
         except asyncio.CancelledError:
             return None
 
+    async def _claim_when_ready(self) -> Claim | None:
+        await self.generate.ready()
+        return await self.queue.claim(wait_s=CLAIM_WAIT_S)
+
     async def _handle(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
         """Serve one message; the next claim, where confirming brought one."""
-        taken = await self.generate.take(claim.message.id)
-        if isinstance(taken, Later):
-            await self._park(claim, taken.delay_ms)
+        if (is_last := self._done.pop(claim.message.id, None)) is not None:
+            return await (self._next if is_last else self._confirm)(claim, stop)
+        run = await self.generate.take(claim.lane.session_id, claim.message.id)
+        if isinstance(run, Later):
+            await self._park(claim, run.delay_ms)
             return None
-        if taken == NOTHING:
+        if run == NOTHING:
             return await self._next(claim, stop)
         try:
-            delay_ms = await self._run(claim, taken)
+            ended = await self._run(claim, run)
         except ClaimLost:
-            log.warning("lease lost, nothing written", job=taken.head.id)
-            await self._put_back(claim, taken, stop, reason="part of the run was taken away")
+            log.warning("lease lost, nothing written", job=run.taken.head.id)
+            await self._put_back(claim, run, stop, reason="part of the run was taken away")
             return None
         except StorageUnavailable as error:
-            log.warning("nothing written while the database is away", job=taken.head.id, reason=str(error))
-            await self._put_back(claim, taken, stop, reason="the database was away")
+            log.warning("nothing written while the database is away", job=run.taken.head.id, reason=str(error))
+            await self._put_back(claim, run, stop, reason="the database was away")
             return None
-        for job in taken.jobs:
+        for job in run.taken.jobs:
             self.on_settled(job.id)
-        if delay_ms is None:
+        self._remember(ended.done, claim)
+        if ended.delay_ms is None:
             return await self._next(claim, stop)
-        await self._park(claim, delay_ms)
+        await self._park(claim, ended.delay_ms)
         # Whoever retried or cancelled while the message was claimed could not ring it.
         await self._ring_head(claim)
         return None
 
-    async def _put_back(self, claim: Claim, taken: Taken | None, stop: asyncio.Event, *, reason: str = "") -> None:
+    def _remember(self, done: Sequence[str], claim: Claim) -> None:
+        """Of a run's messages the claimed one is finished by us; the others need no look, the last of them aside."""
+        others = [job_id for job_id in done if job_id != claim.message.id]
+        self._done.update((job_id, job_id == others[-1]) for job_id in others)
+        for oldest in list(islice(self._done, max(0, len(self._done) - MOST_DONE))):
+            del self._done[oldest]
+
+    async def _put_back(self, claim: Claim, run: Run | None, stop: asyncio.Event, *, reason: str = "") -> None:
         """Put back what an outage left us with, the row first (R12), as soon as that works.
 
         Without it nobody serves the lane before both leases have ended. On stop they are left to end.
@@ -156,9 +185,9 @@ class Worker:
         until = time.monotonic() + self.generate.lease_ms / 1000
         while True:
             try:
-                if taken is not None:
-                    await self.generate.give_back(taken, reason=reason)
-                    taken = None
+                if run is not None:
+                    await self.generate.give_back(run.taken, reason=reason)
+                    run = None
                 await self.queue.release(claim)
             except (QueueUnavailable, StorageUnavailable):
                 if stop.is_set() or time.monotonic() >= until:
@@ -174,15 +203,17 @@ class Worker:
 
     async def _next(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
         """Confirm, look at the lane's head and ring it if it is due (R7); a claim that came with the confirming."""
-        if stop.is_set():
-            await self.queue.confirm(claim)
-            following = None
-        else:
-            _, following = await self.queue.confirm_and_claim(claim, wait_s=0)
+        following = await self._confirm(claim, stop)
         # With the session's next message in hand its head is looked at anyway, whatever that message names.
         if following is None or following.lane != claim.lane or not claim.lane.exclusive:
             await self._ring_head(claim)
         return following
+
+    async def _confirm(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
+        if stop.is_set():
+            await self.queue.confirm(claim)
+            return None
+        return (await self.queue.confirm_and_claim(claim, wait_s=0))[1]
 
     async def _ring_head(self, claim: Claim) -> None:
         """Ring the lane's head where it is due. While the database is away that is left to the outbox."""
@@ -202,13 +233,13 @@ class Worker:
         else:
             await self.queue.confirm(claim)
 
-    async def _run(self, claim: Claim, taken: Taken) -> int | None:
+    async def _run(self, claim: Claim, run: Run) -> Ended:
         """Run the job while its lease is renewed. Raises `ClaimLost` when the lease went; the call is cancelled then.
 
         On cancellation (the drain's end) the run is given back, the row first and then the message.
         """
-        running = asyncio.create_task(self.generate.run(taken))
-        renewing = asyncio.create_task(self._renew(claim, taken))
+        running = asyncio.create_task(self.generate.run(run))
+        renewing = asyncio.create_task(self._renew(claim, run))
         try:
             await asyncio.wait({running, renewing}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
@@ -223,14 +254,14 @@ class Worker:
             await asyncio.wait({running})
             with contextlib.suppress(OnlookerError, TimeoutError):
                 async with asyncio.timeout(LET_GO_S):
-                    await self.generate.give_back(taken, reason="the worker stopped")
+                    await self.generate.give_back(run.taken, reason="the worker stopped")
                     await self.queue.release(claim)
             raise
         finally:
             renewing.cancel()
             await asyncio.wait({renewing})
 
-    async def _renew(self, claim: Claim, taken: Taken) -> None:
+    async def _renew(self, claim: Claim, run: Run) -> None:
         """Renew both leases, the database's first; returns when the job's is gone.
 
         By this process' own monotonic clock the lease is gone when its length has passed since the last renewal that
@@ -245,7 +276,7 @@ class Worker:
                 return
             sent = time.monotonic()
             try:
-                await asyncio.wait_for(self.generate.extend(taken), held_since + lease_s - sent)
+                await asyncio.wait_for(self.generate.extend(run.taken), held_since + lease_s - sent)
             except ClaimLost:
                 return
             except (StorageUnavailable, TimeoutError):

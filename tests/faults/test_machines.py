@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from deployment import Deployment, deployment, kill
-from onlooker.storage.jobs import KEY_REVOKED
+from onlooker.storage.taking import KEY_REVOKED
 from pgbouncer import pgbouncer
 from servers import PostgresServer, ServerFailed, ServerMissing
 

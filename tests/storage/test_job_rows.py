@@ -9,11 +9,11 @@ from typing import Literal
 import pytest
 from sqlalchemy import select
 
-from observed import end_lease, new_event, new_scope, session_with_jobs, store
+from observed import end_lease, new_event, new_scope, session_with_jobs, store, terms_of
 from onlooker.domain.errors import ClaimLost, IllegalTransition, NotFound
 from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job, Scope
-from onlooker.storage import heads, jobs
+from onlooker.storage import heads, jobs, taking
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.jobs import NOTHING, Later, Taken
 from onlooker.storage.tables import api_keys, observation_generation_job_events
@@ -23,12 +23,14 @@ def scope_of(job: Job) -> Scope:
     return Scope(job.team_id, job.project_id)
 
 
+NOW = 1_790_000_000_000
+
+
 async def take(
     database: Database, job: Job, *, token: str = "t", longest_run: int = 1, worker: str = "w"
 ) -> Taken | Later | Literal["nothing"]:
-    return await database.tx(
-        lambda conn: jobs.take(conn, job.id, token=token, worker=worker, lease_ms=60_000, longest_run=longest_run)
-    )
+    terms = terms_of(worker=worker, longest_run=longest_run)
+    return await database.tx(lambda conn: taking.take(conn, job.session_id, job.id, terms, token=token, wall_ms=NOW))
 
 
 async def taken(database: Database, job: Job, *, token: str = "t", longest_run: int = 1) -> Taken:
@@ -87,7 +89,7 @@ async def test_while_a_worker_has_the_session_others_wait_five_seconds_at_most(d
     await taken(database, first)
     other = await take(database, second, token="u")
     assert isinstance(other, Later)
-    assert 0 < other.delay_ms <= jobs.BUSY_SESSION_MS
+    assert 0 < other.delay_ms <= taking.BUSY_SESSION_MS
 
 
 async def test_a_retried_older_job_waits_for_the_younger_one_that_is_processing(database: Database) -> None:
@@ -222,7 +224,7 @@ async def test_what_a_revoked_key_sent_is_cancelled_with_that_reason(database: D
     revoked, fine = await store(database, new_event(scope, "s", api_key_id="k"), new_event(scope, "s"))
     assert (await taken(database, revoked)).ids == [fine.id]
     cancelled = await read(database, revoked)
-    assert (cancelled.status, cancelled.last_error) == (JobStatus.CANCELLED, jobs.KEY_REVOKED)
+    assert (cancelled.status, cancelled.last_error) == (JobStatus.CANCELLED, taking.KEY_REVOKED)
 
 
 async def test_a_job_of_no_session_is_its_messages_own(database: Database) -> None:
@@ -313,7 +315,7 @@ async def test_a_job_held_by_a_dead_process_of_this_machine_is_put_back(database
     dead_identity = _identity_of_a_process_that_ended()
     (job,) = await session_with_jobs(database, 1)
     await database.tx(
-        lambda conn: jobs.take(conn, job.id, token="t", worker=dead_identity, lease_ms=60_000, longest_run=1)
+        lambda conn: taking.take(conn, job.session_id, job.id, terms_of(worker=dead_identity), token="t", wall_ms=NOW)
     )
     holders = await database.read(heads.dead_holders)
     assert holders == [dead_identity]

@@ -26,6 +26,9 @@ class JobKind(StrEnum):
     EMBED = "embed"
 
 
+CALLS_A_MODEL = frozenset({JobKind.EVENT, JobKind.EVENT_BATCH, JobKind.SUMMARY})
+"""Kinds whose jobs ask a provider: what pauses it or bounds its cost holds them, and no others."""
+
 ID_PREFIX = {
     JobKind.EVENT: "evt_",
     JobKind.EVENT_BATCH: "evtb_",

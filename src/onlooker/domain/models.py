@@ -186,6 +186,7 @@ class NewEvent:
 class Job:
     """A generation job: the row that decides, whatever the queue says.
 
+    `source_bytes` is how long its event's payload is as it is stored; 0 for a job of several events.
     `attempts` counts takes that were not given back, `failures` the job's own failed ones, `outages` those that were
     the provider's; `held_since` is when an outage began that has not ended. While `lease_token` is set and
     `lease_until` (database clock) lies ahead, its holder alone may write.
@@ -200,6 +201,7 @@ class Job:
     status: JobStatus
     source_type: str
     source_id: str
+    source_bytes: int
     tool_name: str | None
     api_key_id: str | None
     attempts: int
@@ -227,6 +229,11 @@ class Job:
     completed_at: int | None
     failed_at: int | None
     cancelled_at: int | None
+
+    @property
+    def scope(self) -> Scope:
+        """The tenant that it belongs to."""
+        return Scope(self.team_id, self.project_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,24 +10,34 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from onlooker.domain import keys
-from onlooker.domain.errors import Busy, ClaimLost, Exhausted, ProviderError, StorageUnavailable
-from onlooker.domain.jobs import LEASE_MS, JobKind, JobStatus, retry_delay_ms
-from onlooker.domain.models import Draft, Event, Job, NewObservation, NewSource, Scope
-from onlooker.domain.payloads import prepare
-from onlooker.providers.contract import GenerationAnswer, GenerationRequest, Provider
-from onlooker.storage import accounts, events, jobs, observations
+from onlooker.domain.batching import GenerationPolicy
+from onlooker.domain.errors import (
+    Busy,
+    ClaimLost,
+    Exhausted,
+    ProviderError,
+    StorageUnavailable,
+    TooLong,
+    Unreadable,
+)
+from onlooker.domain.jobs import JobKind, JobStatus, retry_delay_ms
+from onlooker.domain.models import NO_USAGE, Draft, Event, Job, Usage
+from onlooker.domain.spending import Price, price_of
+from onlooker.providers.contract import DEFAULT_MODE, GenerationAnswer, Provider
+from onlooker.services.material import Material, load_material
+from onlooker.services.noting import Made, store_notes, write_notes
+from onlooker.storage import jobs, spending, taking
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.jobs import Later, Taken
+from onlooker.storage.taking import Terms
 from onlooker.telemetry import log, place_of
 
-CALL_DEADLINE_S = 120.0
-"""One deadline bounds a call and the reading of its answer (R11)."""
+SMALLEST_INPUT = 500
+"""Tokens of events below which a request that is too long is not cut further."""
 
 STORE_AGAIN_S = 0.5
-DRAFT_TEXTS = ("title", "subtitle", "narrative", "facts", "concepts", "files_read", "files_modified")
 
 Chore = Callable[[Job], Awaitable[bool]]
 """Does what a job that asks no model for observations is about; False when stop ended it before it was done.
@@ -45,13 +55,37 @@ class Defect(ProviderError):
         super().__init__(name, retryable=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """What a run of jobs is about."""
+@dataclass(slots=True)
+class Run:
+    """Jobs that are ours, and what they are about; `material` is None for jobs that ask no model for observations.
 
-    project_name: str
-    events: tuple[Event, ...]
-    platform_source: str | None
+    `taken` is what is ours now: it shrinks where not all of it goes into one call.
+    """
+
+    taken: Taken
+    material: Material | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: in how many ms the lane has its next attempt (None: it has none), and which jobs are done."""
+
+    delay_ms: int | None
+    done: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class _Spent:
+    """What the calls of a run cost so far, and whose they were."""
+
+    usage: Usage
+    provider: str
+    model: str = ""
+
+    def add(self, usage: Usage, provider: str | None, model: str | None = None) -> None:
+        self.usage += usage
+        self.provider = provider or self.provider
+        self.model = model or self.model
 
 
 class Generate:
@@ -62,85 +96,182 @@ class Generate:
         database: Database,
         provider: Provider,
         *,
-        worker: str,
+        terms: Terms,
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
-        lease_ms: int = LEASE_MS,
+        prices: Mapping[str, Price] | None = None,
+        language: str = "",
+        mode: str = DEFAULT_MODE,
         chores: Mapping[JobKind, Chore] | None = None,
     ) -> None:
         self._database = database
         self._provider = provider
+        self._terms = terms
         self._chores = chores or {}
-        self._worker = worker
         self._new_id = new_id
         self._now_ms = now_ms
-        self.lease_ms = lease_ms
+        self._prices = prices or {}
+        self._language = language
+        self._mode = mode
+        self.lease_ms = terms.lease_ms
 
-    async def take(self, job_id: str) -> Taken | Later | Literal["nothing"]:
+    async def take(self, session_id: str | None, job_id: str) -> Run | Later | Literal["nothing"]:
         """Take the head of the lane that this job's message stands in. Raises `StorageUnavailable`."""
         token = secrets.token_hex(16)
 
-        def work(conn: Connection) -> Taken | Later | Literal["nothing"]:
-            return jobs.take(
-                conn,
-                job_id,
-                token=token,
-                worker=self._worker,
-                lease_ms=self.lease_ms,
-                longest_run=self._provider.longest_run,
-            )
+        def work(conn: Connection) -> Run | Later | Literal["nothing"]:
+            taken = taking.take(conn, session_id, job_id, self._terms, token=token, wall_ms=self._now_ms())
+            return self._read(conn, taken) if isinstance(taken, Taken) else taken
 
         try:
             return await self._database.tx(work)
         except StorageUnavailable as error:
             if not error.outcome_unknown:
                 raise
-            held = await self._outlast(lambda: self._database.read(lambda conn: jobs.find_taken(conn, job_id, token)))
-            if held is None:
+
+            def find(conn: Connection) -> Run | None:
+                held = jobs.find_taken(conn, job_id, token)
+                return None if held is None else self._read(conn, held)
+
+            found = await self._outlast(lambda: self._database.read(find))
+            if found is None:
                 raise
-            return held
+            return found
+
+    def _read(self, conn: Connection, taken: Taken) -> Run:
+        """What was taken with what it is about, in the transaction that took it: another would cost as much again."""
+        if taken.head.kind in self._chores:
+            return Run(taken, None)
+        sparing = self._terms.spends and taken.policy is not GenerationPolicy.PER_EVENT
+        return Run(taken, load_material(conn, taken, sparing=sparing))
+
+    async def ready(self) -> None:
+        """Return when it is worth claiming a job: see `Provider.ready`."""
+        await self._provider.ready()
+
+    async def recovered(self) -> None:
+        """Return when a provider takes calls again that did not, and what was held for it is due.
+
+        Ring all heads then. Raises `StorageUnavailable`: what is held comes due by itself later.
+        """
+        await self._provider.recovered()
+
+        def release(conn: Connection) -> None:
+            jobs.release_held(conn)
+
+        await self._database.tx(release)
 
     async def extend(self, taken: Taken) -> None:
         """Renew the run's lease. Raises `ClaimLost`, `StorageUnavailable`."""
         await self._database.tx(lambda conn: jobs.extend(conn, taken, lease_ms=self.lease_ms))
 
-    async def run(self, taken: Taken) -> int | None:
-        """Call the provider and store what comes of it: the delay of the next attempt in ms, or None when settled.
+    async def run(self, run: Run) -> Ended:
+        """Call the provider and store what comes of it.
 
         Raises `ClaimLost` when the lease went meanwhile: nothing was written then. Raises `StorageUnavailable` when
         the outcome could not be stored while the lease lived. A defect in a provider or in what it answered is the
         job's own failure: it is tried again and then dead-lettered, and the worker lives on.
         """
-        chore = self._chores.get(taken.head.kind)
+        spent = _Spent(NO_USAGE, self._provider.name)
         try:
-            return await (self._run(taken) if chore is None else self._run_chore(taken, chore))
+            if run.material is None:
+                return await self._run_chore(run.taken, self._chores[run.taken.head.kind])
+            return await self._run(run, run.material, spent)
         except (ClaimLost, StorageUnavailable):
             raise
         except Exception as defect:  # noqa: BLE001 - see above; it is logged with its place
             name = type(defect).__name__
-            log.warning("defect in a job", job=taken.head.id, error=name, where=place_of(defect))
-            return await self._settle(taken, Defect(name))
+            log.warning("defect in a job", job=run.taken.head.id, error=name, where=place_of(defect))
+            return await self._settle(run.taken, Defect(name), spent)
 
-    async def _run(self, taken: Taken) -> int | None:
-        given = await self._database.read(lambda conn: load_input(conn, taken))
-        if not given.events:
-            await self._store(taken, given, GenerationAnswer((), skip_reason="its events are gone"))
-            return None
-        head = taken.head
-        request = GenerationRequest(head.kind, given.project_name, head.session_id, given.events, head.id)
+    async def _run(self, run: Run, material: Material, spent: _Spent) -> Ended:
+        """Ask for as many of the run's events as fit, fewer where they do not; what was not asked about goes back."""
+        count = self._fitting(run.taken, material)
+        limit: int | None = None
+        while True:
+            if count < len(run.taken.jobs):
+                material = await self._keep(run, material, count)
+            if not material.folded.told:
+                reason = "nothing but looking around" if material.events else "its events are gone"
+                nothing = GenerationAnswer((), skip_reason=reason)
+                return await self._store(run.taken, material, nothing, spent, count=len(run.taken.jobs))
+            asked = material.told
+            ask = self._ask_in_parts if material.head.kind is JobKind.EVENT_BATCH else self._ask
+            try:
+                answer = await ask(material, asked, spent, limit=limit)
+            except TooLong as error:
+                if len(run.taken.jobs) > 1:
+                    count = len(run.taken.jobs) // 2
+                elif len(asked) > 1 and (limit is None or limit > SMALLEST_INPUT):
+                    limit = (limit or self._provider.input_budget) // 2
+                else:
+                    return await self._settle(run.taken, error, spent, final=True)
+            except ProviderError as error:
+                return await self._settle(run.taken, error, spent)
+            else:
+                return await self._accept(run.taken, material, asked, answer, spent)
+
+    async def _ask(
+        self, material: Material, asked: Sequence[Event], spent: _Spent, *, limit: int | None
+    ) -> GenerationAnswer:
+        """The answer of one call, its cost noted whatever comes of it."""
+        request = material.request(asked, mode=self._mode, language=self._language, limit=limit)
         try:
-            async with asyncio.timeout(CALL_DEADLINE_S):
-                answer = await self._provider.generate(request)
-        except TimeoutError:
-            return await self._settle(taken, Busy(f"no answer within {CALL_DEADLINE_S:.0f} s"))
+            answer = await self._provider.generate(request)
         except ProviderError as error:
-            return await self._settle(taken, error)
-        if answer.usage.calls:
-            await self._record_usage(head, answer)
-        await self._store(taken, given, answer)
-        return None
+            spent.add(error.usage, error.provider)
+            raise
+        spent.add(answer.usage, answer.provider, answer.model)
+        if answer.answered == 0:
+            raise Unreadable("the answer was cut before anything was said")
+        return answer
 
-    async def _run_chore(self, taken: Taken, chore: Chore) -> int | None:
+    async def _ask_in_parts(
+        self, material: Material, asked: Sequence[Event], spent: _Spent, *, limit: int | None
+    ) -> GenerationAnswer:
+        """The answer about all events of one job that has more of them than a call takes."""
+        drafts: list[Draft] = []
+        start = 0
+        while True:
+            part = asked[start : start + self._provider.longest_run]
+            answer = await self._ask(material, part, spent, limit=limit)
+            drafts += [moved(draft, start, len(part)) for draft in answer.drafts]
+            start += len(part) if answer.answered is None else answer.answered
+            if start >= len(asked):
+                return replace(answer, drafts=tuple(drafts), answered=None)
+
+    async def _accept(
+        self, taken: Taken, material: Material, asked: Sequence[Event], answer: GenerationAnswer, spent: _Spent
+    ) -> Ended:
+        """Store an answer; of a run that it is not wholly about, the rest goes back."""
+        count = len(taken.jobs)
+        if answer.answered is not None and answer.answered < len(asked) and count > 1:
+            following = asked[answer.answered].id
+            count = next(place for place, job in enumerate(taken.jobs) if job.source_id == following)
+        return await self._store(taken, material, answer, spent, count=count)
+
+    def _fitting(self, taken: Taken, material: Material) -> int:
+        """How many of a run's jobs go into one call, by what their events weigh in a prompt."""
+        if len(taken.jobs) > 1:
+            tokens = 0
+            for number, event in enumerate(material.told):
+                tokens += self._provider.weigh(event)
+                if number and tokens > self._provider.input_budget:
+                    return next(place for place, job in enumerate(taken.jobs) if job.source_id == event.id)
+        return len(taken.jobs)
+
+    async def _keep(self, run: Run, material: Material, count: int) -> Material:
+        """Make the run its first so many jobs; the others go back with their attempt (R6)."""
+        run.taken, rest = run.taken.divided(count)
+
+        def work(conn: Connection) -> None:
+            jobs.lock(conn, run.taken.head)
+            jobs.give_back(conn, rest, reason="left for the next call")
+
+        await self._write(rest, work)
+        return material.of_jobs(run.taken)
+
+    async def _run_chore(self, taken: Taken, chore: Chore) -> Ended:
         """Run a job that makes no observations; one that stop ended goes back as if it had not been taken."""
         try:
             is_done = await chore(taken.head)
@@ -148,9 +279,14 @@ class Generate:
             return await self._settle(taken, error)
         if not is_done:
             await self.give_back(taken, reason="the worker stopped")
-            return 0
-        await self._write(taken, lambda conn: jobs.complete(conn, taken, provider="", model=None, prompt_version=""))
-        return None
+            return Ended(0)
+
+        def complete(conn: Connection) -> None:
+            jobs.lock(conn, taken.head)
+            jobs.complete(conn, taken, provider="", model=None, prompt_version="")
+
+        await self._write(taken, complete)
+        return Ended(None, taken.ids)
 
     async def give_back(self, taken: Taken, *, reason: str) -> None:
         """Put the run back untouched (R12). Raises `StorageUnavailable`; the lease's end does the same later."""
@@ -165,78 +301,102 @@ class Generate:
         """The head of the lane that this job's message stood in, where it is due (R7)."""
         return await self._database.read(lambda conn: jobs.next_head(conn, session_id, job_id))
 
-    async def _settle(self, taken: Taken, error: ProviderError) -> int | None:
+    async def _settle(
+        self, taken: Taken, error: ProviderError, spent: _Spent | None = None, *, final: bool = False
+    ) -> Ended:
         """Record a failed call: hold what an outage hit, retry or dead-letter what the job itself caused.
 
-        The delay of the next attempt in ms, or None when there is none. A run is never refused for good: which of its
+        A run is never refused for good: which of its
         events the provider meant shows when each is tried alone.
         """
         head = taken.head
         outage = isinstance(error, (Busy, Exhausted))
+        told_ms = None if error.retry_after_s is None else int(error.retry_after_s * 1000)
         delay_ms = retry_delay_ms((head.outages if outage else head.failures) + 1, random.random(), error.retry_after_s)  # noqa: S311 - jitter
+        if outage and told_ms is not None:
+            delay_ms = told_ms
         reason = f"{type(error).__name__}: {error}"
-        final = not error.retryable and len(taken.jobs) == 1
+        is_dead = (final or not error.retryable) and len(taken.jobs) == 1
         status = JobStatus.QUEUED
 
         def work(conn: Connection) -> None:
             nonlocal status
             jobs.lock(conn, head)
-            if outage:
-                status = jobs.hold(conn, taken, reason=reason, delay_ms=delay_ms)
-            else:
-                status = jobs.fail(conn, taken, error=reason, delay_ms=delay_ms, final=final)
+            if not outage:
+                status = jobs.fail(conn, taken, error=reason, delay_ms=delay_ms, final=is_dead)
+                return
+            status = jobs.hold(conn, taken, reason=reason, delay_ms=delay_ms)
 
-        await self._write(taken, work)
+        await self._write(taken, work, spent)
         log.warning(
             "job did not succeed", job=head.id, attempt=head.attempts, outage=outage, error=type(error).__name__
         )
-        return delay_ms if status is JobStatus.QUEUED else None
+        return Ended(delay_ms if status is JobStatus.QUEUED else None)
 
-    async def _store(self, taken: Taken, given: Input, answer: GenerationAnswer) -> None:
-        """Observations, sources and completion in one transaction, fenced by the lease."""
-        head = taken.head
-        scope = Scope(head.team_id, head.project_id)
-        now = self._now_ms()
-        drafts = [scrubbed(draft) for draft in answer.drafts]
-        notes = [self._note(taken, given, draft, answer, n, now) for n, draft in enumerate(drafts)]
+    async def _store(
+        self, taken: Taken, material: Material, answer: GenerationAnswer, spent: _Spent, *, count: int
+    ) -> Ended:
+        """Notes, sources and completion in one transaction, fenced by the lease; the jobs past `count` go back."""
+        kept, rest = taken.divided(count)
+        made = Made(
+            answer.provider or self._provider.name, answer.model, answer.prompt_version or self._provider.prompt_version
+        )
+        told = material.of_jobs(kept) if rest.jobs else material
+        notes = write_notes(told, told.told, answer.drafts, made, new_id=self._new_id, now=self._now_ms())
 
         def work(conn: Connection) -> None:
-            jobs.lock(conn, head)
-            jobs.complete(
-                conn,
-                taken,
-                provider=self._provider.name,
-                model=answer.model,
-                prompt_version=self._provider.prompt_version,
-            )
-            if notes:
-                observations.store_observations(conn, scope, notes, now)
-                accounts.audit(
-                    conn, head.team_id, head.project_id, None, "observation.created", "job", head.id, now,
-                    detail=str(len(notes)),
-                )  # fmt: skip
+            jobs.lock(conn, taken.head)
+            jobs.complete(conn, kept, provider=made.provider, model=made.model, prompt_version=made.prompt_version)
+            if rest.jobs:
+                jobs.give_back(conn, rest, reason="the answer was cut")
+            store_notes(conn, taken.head, notes, self._now_ms())
 
-        await self._write(taken, work)
+        await self._write(taken, work, spent)
+        return Ended(None, kept.ids)
 
-    async def _write(self, taken: Taken, work: Callable[[Connection], None]) -> None:
+    async def _write(self, taken: Taken, work: Callable[[Connection], None], spent: _Spent | None = None) -> None:
         """Run a fenced transaction until it is known to be done, for as long as the lease may live.
 
-        After a commit whose reply was lost the row is read before anything else (R5): a transaction that did commit
-        is not run again, and its fence would refuse it.
+        What calls cost is added in it, and alone where the fence refuses it: a refused answer was paid too. After a
+        commit whose reply was lost the row is read before anything else (R5): a transaction that did commit is not
+        run again, and its fence would refuse it.
         """
         unknown = False
+
+        def whole(conn: Connection) -> None:
+            work(conn)
+            self._add_usage(conn, taken, spent)
 
         async def write() -> None:
             nonlocal unknown
             if unknown and not await self._database.read(lambda conn: jobs.is_held(conn, taken)):
                 return
             try:
-                await self._database.tx(work)
+                await self._database.tx(whole)
             except StorageUnavailable as error:
                 unknown = unknown or error.outcome_unknown
                 raise
 
-        await self._outlast(write)
+        try:
+            await self._outlast(write)
+        except ClaimLost:
+            await self._outlast(lambda: self._database.tx(lambda conn: self._add_usage(conn, taken, spent)))
+            raise
+
+    def _add_usage(self, conn: Connection, taken: Taken, spent: _Spent | None) -> None:
+        if spent is None or not spent.usage.calls:
+            return
+        price = price_of(self._prices, spent.model)
+        spending.add_usage(
+            conn,
+            taken.head,
+            spent.usage,
+            call=taken.token,
+            cost_microusd=0 if price is None else price.cost_microusd(spent.usage),
+            provider=spent.provider,
+            model=spent.model,
+            wall_ms=self._now_ms(),
+        )
 
     async def _outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make the attempt again while the database is away, for as long as the lease may live."""
@@ -249,75 +409,8 @@ class Generate:
                     raise
                 await asyncio.sleep(STORE_AGAIN_S)
 
-    async def _record_usage(self, head: Job, answer: GenerationAnswer) -> None:
-        """What a call cost counts even when its answer is refused afterwards; once, so not again after a lost reply.
 
-        An outage is waited out, since the answer is at hand and was paid for.
-        """
-        day = time.strftime("%Y-%m-%d", time.gmtime(self._now_ms() / 1000))
-
-        def work(conn: Connection) -> None:
-            jobs.record_usage(conn, head, answer.usage, day=day, provider=self._provider.name, model=answer.model or "")
-
-        async def add() -> None:
-            try:
-                await self._database.tx(work)
-            except StorageUnavailable as error:
-                if not error.outcome_unknown:
-                    raise
-
-        await self._outlast(add)
-
-    def _note(
-        self, taken: Taken, given: Input, draft: Draft, answer: GenerationAnswer, ordinal: int, now: int
-    ) -> NewObservation:
-        """A draft with its place. Indexes that name no event are dropped; none left means all."""
-        head = taken.head
-        chosen = [given.events[i] for i in dict.fromkeys(draft.sources) if 0 <= i < len(given.events)] or given.events
-        return NewObservation(
-            id=self._new_id(),
-            draft=draft,
-            generation_key=keys.generation_key(head.id, ordinal),
-            occurred_at=max(event.occurred_at for event in chosen),
-            created_at=now,
-            content=draft.content,
-            session_id=head.session_id,
-            created_by_job_id=head.id,
-            provider=self._provider.name,
-            model=answer.model,
-            prompt_version=self._provider.prompt_version,
-            platform_source=given.platform_source,
-            sources=sources_of(head, chosen),
-        )
-
-
-def scrubbed(draft: Draft) -> Draft:
-    """A draft as it may be stored: what a model repeats of secrets and private parts goes, as it does on the way in."""
-    given = {name: getattr(draft, name) for name in DRAFT_TEXTS}
-    stored = prepare({name: list(text) if isinstance(text, tuple) else text for name, text in given.items()}).value
-    fields: dict[str, Any] = {name: tuple(text) if isinstance(text, list) else text for name, text in stored.items()}
-    return replace(draft, **fields)
-
-
-def load_input(conn: Connection, taken: Taken) -> Input:
-    """The events that a run is about, in order, read by the job's rows: the message is advice only."""
-    head = taken.head
-    scope = Scope(head.team_id, head.project_id)
-    found: Sequence[Event]
-    if head.source_type == "turn":
-        found = events.events_of_turn(conn, scope, head.source_id)
-    elif head.source_type == "session":
-        found = events.events_of_session(conn, scope, head.source_id)
-    elif head.kind is JobKind.EVENT_BATCH:
-        found = events.events_of_batch(conn, scope, head.source_id)
-    else:
-        found = events.events_by_ids(conn, scope, [job.source_id for job in taken.jobs])
-    platform = found[0].source_adapter if found else None
-    return Input(accounts.project_name(conn, scope), tuple(found), platform)
-
-
-def sources_of(head: Job, chosen: Sequence[Event]) -> tuple[NewSource, ...]:
-    """What a note was made from: its events, or for a summary the turn or session that it sums up."""
-    if head.kind is JobKind.SUMMARY:
-        return (NewSource(head.source_type, head.source_id),)
-    return tuple(NewSource("event", event.id, event.id, event.event_key) for event in chosen)
+def moved(draft: Draft, by: int, among: int) -> Draft:
+    """A draft about some of many events, whose indexes count from the first of them all; none still means all of it."""
+    sources = draft.sources or range(among)
+    return replace(draft, sources=tuple(index + by for index in sources if 0 <= index < among))

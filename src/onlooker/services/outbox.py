@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from onlooker.domain.errors import QueueUnavailable, StorageUnavailable
-from onlooker.domain.jobs import KIND_LANES
+from onlooker.domain.jobs import KIND_LANES, JobKind
 from onlooker.domain.models import Job
 from onlooker.queue.contract import Lane, Message, QueueEngine
 from onlooker.storage import heads
@@ -41,11 +41,17 @@ class Outbox:
         self._owes_rings = True
 
     async def publish(self, jobs: Sequence[Job]) -> bool:
-        """Ring these jobs; False when the queue is away. Then their rows stay queued and are rung later."""
+        """Ring these jobs; False when the queue is away. Then their rows stay queued and are rung later.
+
+        The end of a turn is rung twice: an id that is known pulls forward its lane's head, which may be waiting for
+        more events of the turn.
+        """
         if not jobs:
             return True
+        ends = [job for job in jobs if job.kind is JobKind.SUMMARY and job.session_id is not None]
+        entries = [(lane_of(job), message_of(job)) for job in (*jobs, *ends)]
         try:
-            await self._queue.enqueue_many([(lane_of(job), message_of(job)) for job in jobs], replace_finished=True)
+            await self._queue.enqueue_many(entries, replace_finished=True)
         except QueueUnavailable as error:
             self._owes_rings = True
             log.warning("jobs not queued yet", jobs=len(jobs), reason=str(error))
@@ -62,14 +68,15 @@ class Outbox:
         released = await self._database.tx(lambda conn: heads.release_held_by(conn, holders)) if holders else []
         return await self._queue.release_dead() + len(released)
 
-    async def reconcile(self) -> int:
+    async def reconcile(self, *, everything: bool = False) -> int:
         """Put back what nobody holds, and ring every head that is due (R10); how many were rung.
 
-        Raises `StorageUnavailable`. When the queue is away nothing is lost: the next call rings everything.
+        With `everything` also those that were rung lately, which wakes what was put off until later. Raises
+        `StorageUnavailable`. When the queue is away nothing is lost: the next call rings everything.
         """
         while await self._database.tx(heads.expire_leases) == heads.PAGE:
             pass
-        everything = await self._lost_messages()
+        everything = await self._lost_messages() or everything
         rung, place = 0, heads.Place()
         while not place.is_end:
             jobs, place = await self._database.tx(partial(heads.ring_page, place=place, everything=everything))

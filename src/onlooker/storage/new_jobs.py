@@ -24,6 +24,7 @@ WRITTEN = (
     "status",
     "source_type",
     "source_id",
+    "source_bytes",
     "tool_name",
     "api_key_id",
     "max_attempts",
@@ -71,6 +72,7 @@ def new_job(
     now: int,
     api_key_id: str | None = None,
     tool_name: str | None = None,
+    source_bytes: int = 0,
 ) -> Job:
     """A queued job as its row will be; its id follows from its source."""
     return Job(
@@ -83,6 +85,7 @@ def new_job(
         status=JobStatus.QUEUED,
         source_type=source.type,
         source_id=source.id,
+        source_bytes=source_bytes,
         tool_name=tool_name,
         api_key_id=api_key_id,
         attempts=0,

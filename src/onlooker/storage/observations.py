@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, select
+from sqlalchemy import Row, bindparam, delete, select, update
 
 from onlooker.domain.errors import NotFound
 from onlooker.domain.models import NewObservation, NewSource, Observation, ObservationKind, Scope, Source
+from onlooker.domain.similarity import Said
 from onlooker.host import new_id
 from onlooker.storage import dialect, search
 from onlooker.storage.analyser import ANALYSER_VERSION
@@ -58,6 +59,28 @@ _RECENT = (
     .limit(bindparam("most"))
     .offset(bindparam("skipped"))
 )
+_SAID = (
+    select(OBSERVATIONS.c.id, OBSERVATIONS.c.kind, OBSERVATIONS.c.title, OBSERVATIONS.c.facts)
+    .where(
+        *is_owned(OBSERVATIONS),
+        OBSERVATIONS.c.session_id == bindparam("of_session"),
+        OBSERVATIONS.c.superseded_by.is_(None),
+        OBSERVATIONS.c.hidden.is_(False),
+        OBSERVATIONS.c.kind.not_in([ObservationKind.SUMMARY, ObservationKind.MANUAL]),
+    )
+    .order_by(OBSERVATIONS.c.occurred_at.desc(), OBSERVATIONS.c.id.desc())
+    .limit(bindparam("most"))
+)
+_SUPERSEDE = (
+    update(OBSERVATIONS)
+    .where(
+        *is_owned(OBSERVATIONS),
+        dialect.among(OBSERVATIONS.c.id, "of_ids"),
+        OBSERVATIONS.c.superseded_by.is_(None),
+        OBSERVATIONS.c.id != bindparam("by_id"),
+    )
+    .values(superseded_by=bindparam("by_id"), updated_at=bindparam("at"))
+)
 _DELETE = delete(OBSERVATIONS).where(*is_owned(OBSERVATIONS), OBSERVATIONS.c.id == bindparam("of_id"))
 _DELETE_SOURCES = delete(SOURCES).where(*is_owned(SOURCES), SOURCES.c.observation_id == bindparam("of_id"))
 
@@ -80,7 +103,7 @@ def store_observations(conn: Connection, scope: Scope, items: Sequence[NewObserv
     stored = rows if written == len(rows) else _by_keys(conn, scope, wanted)
     new = [rows[key] for key in wanted if stored[key].id == rows[key].id]
     fresh = {observation.id for observation in new}
-    _store_sources(conn, scope, [item for item in items if item.id in fresh], now)
+    add_sources(conn, scope, [(item.id, item.sources) for item in items if item.id in fresh], now)
     if new:
         search.index_observations(conn, new)
     return [stored[item.generation_key] for item in items]
@@ -124,6 +147,30 @@ def recent_observations(conn: Connection, scope: Scope, *, limit: int, offset: i
     """A project's observations that are not hidden, what happened last first."""
     values = {**owner(scope), "most": limit, "skipped": offset}
     return [read_observation(row) for row in conn.execute(_RECENT, values)]
+
+
+def said_lately(conn: Connection, scope: Scope, session_id: str, *, limit: int) -> list[Said]:
+    """What a session's latest observations said, oldest first; summaries and what is superseded aside."""
+    rows = conn.execute(_SAID, {**owner(scope), "of_session": session_id, "most": limit}).all()
+    return [Said(row[0], ObservationKind(row[1]), row[2], tuple(json.loads(row[3]))) for row in reversed(rows)]
+
+
+def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *, by_id: str, now: int) -> int:
+    """Mark observations as corrected or replaced by another; how many were not yet. None of them is removed."""
+    given = {**owner(scope), "of_ids": list(observation_ids), "by_id": by_id, "at": now}
+    return conn.execute(_SUPERSEDE, given).rowcount
+
+
+def add_sources(conn: Connection, scope: Scope, sources: Iterable[tuple[str, Sequence[NewSource]]], now: int) -> None:
+    """Link stored observations, by id, to what else they are about; a link that is there stays as it is."""
+    owned = scope.team_id, scope.project_id
+    links = [(observation_id, *astuple(source)) for observation_id, of_one in sources for source in of_one]
+    dialect.insert_new(
+        conn,
+        SOURCES,
+        ("id", "team_id", "project_id", "observation_id", *(f.name for f in fields(NewSource)), "created_at"),
+        [(new_id(), *owned, *link, now) for link in links],
+    )
 
 
 def sources_of_observations(
@@ -200,14 +247,3 @@ def _values(observation: Observation) -> list[Any]:
         value = getattr(observation, field.name)
         values.append(_encode(list(value)) if field.name in LISTS else value)
     return values
-
-
-def _store_sources(conn: Connection, scope: Scope, items: Sequence[NewObservation], now: int) -> None:
-    owned = scope.team_id, scope.project_id
-    links = [(item.id, *astuple(source)) for item in items for source in item.sources]
-    dialect.insert_new(
-        conn,
-        SOURCES,
-        ("id", "team_id", "project_id", "observation_id", *(f.name for f in fields(NewSource)), "created_at"),
-        [(new_id(), *owned, *link, now) for link in links],
-    )

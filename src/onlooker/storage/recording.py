@@ -254,6 +254,7 @@ def _job(arrival: _Arrival, event: Event, turn: Turn | None, max_attempts: int) 
         now=arrival.new.received_at,
         api_key_id=event.api_key_id,
         tool_name=arrival.new.tool_name,
+        source_bytes=len(event.payload_json),
     )
 
 

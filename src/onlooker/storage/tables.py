@@ -96,6 +96,7 @@ projects = Table(
     Column("team_id", Text, ForeignKey("teams.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("generation_policy", Text),
     UniqueConstraint("id", "team_id"),
     UniqueConstraint("team_id", "name"),
 )
@@ -235,6 +236,7 @@ observation_generation_jobs = Table(
     Column("status", Text, nullable=False),
     Column("source_type", Text, nullable=False),
     Column("source_id", Text, nullable=False),
+    Column("source_bytes", Integer, nullable=False, server_default=text("0")),
     Column("tool_name", Text),
     Column("api_key_id", Text),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
@@ -258,6 +260,8 @@ observation_generation_jobs = Table(
     Column("cached_tokens", BigInteger, nullable=False, server_default=text("0")),
     Column("calls", Integer, nullable=False, server_default=text("0")),
     Column("cost_microusd", BigInteger, nullable=False, server_default=text("0")),
+    Column("reserved_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("usage_token", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
@@ -300,7 +304,10 @@ observation_generation_jobs = Table(
         "lease_until",
         info=where("status = 'processing'"),
     ),
+    Index("ix_jobs_held", "team_id", "project_id", info=where("held_reason IS NOT NULL")),
 )
+"""While a run is processing, its head's `reserved_tokens` are what its call may take of a cap; `usage_token` is the
+lease under which usage was last added, so that no call is counted twice."""
 
 observation_generation_job_events = Table(
     "observation_generation_job_events",
@@ -435,7 +442,21 @@ usage_daily = Table(
     Column("cost_microusd", BigInteger, nullable=False),
     UniqueConstraint("project_id", "day", "provider", "model"),
     owned_by_project(),
+    Index(None, "team_id", "day"),
 )
+
+usage_caps = Table(
+    "usage_caps",
+    metadata,
+    Column("team_id", Text, ForeignKey("teams.id"), nullable=False),
+    Column("reach", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    PrimaryKeyConstraint("team_id", "reach", "period", "unit"),
+)
+"""What a project (`reach` is its id) or a team (`reach` is empty) may spend, in place of what the settings say; an
+`amount` of 0 is no cap."""
 
 import_offsets = Table(
     "import_offsets",

@@ -1,0 +1,211 @@
+"""What calls cost: added up by job and by day, and held against the caps of projects and teams."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import bindparam, delete, func, or_, select, text, update
+
+from onlooker.domain.batching import BYTES_A_TOKEN, EVENT_TOKENS
+from onlooker.domain.models import Job, Scope, Usage
+from onlooker.domain.spending import Cap, DefaultCaps, Period, day_of, first_day, rest_of_period_ms
+from onlooker.storage import dialect
+from onlooker.storage.database import Connection
+from onlooker.storage.jobs import IS_PROCESSING, JOBS
+from onlooker.storage.tables import usage_caps, usage_daily
+
+CALL_TOKENS = 3_000
+"""What a call takes beside its events: the prompt's unchanging part, what was noted lately, and the answer."""
+
+SUMMARY_TOKENS = 6_000
+"""What a summary, whose events were not weighed, takes of events."""
+
+IN_FLIGHT_WAIT_MS = 2_000
+"""How soon a lane is looked at again that waits for what calls in flight leave of a cap."""
+
+TEAM_WIDE = ""
+"""The reach of a team's own cap."""
+
+_COUNTED = ("calls", "input_tokens", "output_tokens", "cached_tokens", "cost_microusd")
+_DAILY_KEY = ("project_id", "day", "provider", "model")
+_DAILY_NAMES = ("team_id", *_DAILY_KEY, *_COUNTED)
+
+_ADD_TO_JOB = (
+    update(JOBS)
+    .where(
+        JOBS.c.id == bindparam("of_job"),
+        JOBS.c.project_id == bindparam("of_project"),
+        or_(JOBS.c.usage_token.is_(None), JOBS.c.usage_token != bindparam("of_call")),
+    )
+    .values(usage_token=bindparam("of_call"), **{name: JOBS.c[name] + bindparam(f"more_{name}") for name in _COUNTED})
+)
+_ADD_TO_DAY = text(
+    f"INSERT INTO usage_daily ({', '.join(_DAILY_NAMES)}) VALUES ({', '.join(f':{name}' for name in _DAILY_NAMES)}) "  # noqa: S608 - names of declared columns
+    f"ON CONFLICT ({', '.join(_DAILY_KEY)}) DO UPDATE SET "
+    + ", ".join(f"{name} = usage_daily.{name} + excluded.{name}" for name in _COUNTED)
+)
+_RESERVE = (
+    update(JOBS)
+    .where(JOBS.c.id == bindparam("of_job"), JOBS.c.project_id == bindparam("of_project"))
+    .values(reserved_tokens=bindparam("tokens"))
+)
+_TOKENS = usage_daily.c.input_tokens + usage_daily.c.output_tokens
+_SPENT = select(
+    usage_daily.c.project_id,
+    usage_daily.c.day,
+    func.sum(_TOKENS),
+    func.sum(usage_daily.c.cost_microusd),
+).where(usage_daily.c.team_id == bindparam("of_team"), usage_daily.c.day >= bindparam("since"))
+_SPENT = _SPENT.group_by(usage_daily.c.project_id, usage_daily.c.day)
+_RESERVED = (
+    select(JOBS.c.project_id, func.sum(JOBS.c.reserved_tokens))
+    .where(IS_PROCESSING, JOBS.c.team_id == bindparam("of_team"), JOBS.c.reserved_tokens > 0)
+    .group_by(JOBS.c.project_id)
+)
+_CAPS = select(usage_caps.c.reach, usage_caps.c.period, usage_caps.c.unit, usage_caps.c.amount).where(
+    usage_caps.c.team_id == bindparam("of_team")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A cap that lets nothing be spent for `delay_ms`: to the end of its period, or of calls that may use it up."""
+
+    cap: Cap
+    delay_ms: int
+    by_calls_in_flight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfUse:
+    """What a project's calls of one model cost on one day."""
+
+    day: str
+    project_id: str
+    provider: str
+    model: str
+    usage: Usage
+    cost_microusd: int
+
+
+def add_usage(
+    conn: Connection, job: Job, usage: Usage, *, call: str, cost_microusd: int, provider: str, model: str, wall_ms: int
+) -> None:
+    """Add what calls cost to their job and its day, whoever holds the job now: a refused answer was paid too.
+
+    `call` names them: what was added under that name last is not added again.
+    """
+    counts = (usage.calls, usage.input_tokens, usage.output_tokens, usage.cached_tokens, cost_microusd)
+    more = {f"more_{name}": count for name, count in zip(_COUNTED, counts, strict=True)}
+    given = {"of_job": job.id, "of_project": job.project_id, "of_call": call}
+    if not conn.execute(_ADD_TO_JOB, {**given, **more}).rowcount:
+        return
+    row = (job.team_id, job.project_id, day_of(wall_ms), provider, model, *counts)
+    conn.execute(_ADD_TO_DAY, dict(zip(_DAILY_NAMES, row, strict=True)))
+
+
+def estimate_tokens_of(run: Sequence[Job], input_budget: int) -> int:
+    """What the call for a run may take of a cap, in and out."""
+    sizes = [job.source_bytes // BYTES_A_TOKEN or SUMMARY_TOKENS for job in run]
+    return CALL_TOKENS + min(sum(min(size, EVENT_TOKENS) for size in sizes), input_budget)
+
+
+def reserve(conn: Connection, head: Job, tokens: int) -> None:
+    """Count so many tokens as spent for as long as the head's lease is not ended."""
+    conn.execute(_RESERVE, {"of_job": head.id, "of_project": head.project_id, "tokens": tokens})
+
+
+def held_by_cap(
+    conn: Connection, head: Job, of_project: DefaultCaps, of_team: DefaultCaps, wall_ms: int
+) -> Reached | None:
+    """What keeps the head from costing anything now; None where nothing does. One process asks for a team at a time."""
+    dialect.lock_keys(conn, [f"caps:{head.team_id}"])
+    caps = caps_of(conn, head.scope, of_project, of_team)
+    spent = spent_of(conn, head.scope, wall_ms)
+    reached = [cap for cap in caps if cap.is_reached(spent[cap.project_id, cap.period, cap.unit])]
+    if reached:
+        last = max(reached, key=lambda cap: rest_of_period_ms(cap.period, wall_ms))
+        return Reached(last, rest_of_period_ms(last.period, wall_ms), by_calls_in_flight=False)
+    for project_id, tokens in conn.execute(_RESERVED, {"of_team": head.team_id}):
+        _add(spent, head.scope, project_id, (Period.DAY, Period.MONTH), int(tokens), 0)
+    close = [cap for cap in caps if cap.is_reached(spent[cap.project_id, cap.period, cap.unit])]
+    return Reached(close[0], IN_FLIGHT_WAIT_MS, by_calls_in_flight=True) if close else None
+
+
+Spent = dict[tuple[str | None, Period, Literal["tokens", "microusd"]], int]
+"""By project (None: the whole team), period and unit."""
+
+
+def spent_of(conn: Connection, scope: Scope, wall_ms: int) -> Spent:
+    """What a project and its team have spent in the day and the month in which a time lies."""
+    today, month = day_of(wall_ms), first_day(Period.MONTH, wall_ms)
+    spent: Spent = {
+        (reach, period, unit): 0
+        for reach in (scope.project_id, None)
+        for period in Period
+        for unit in ("tokens", "microusd")
+    }
+    for project_id, day, tokens, microusd in conn.execute(_SPENT, {"of_team": scope.team_id, "since": month}):
+        periods = (Period.DAY, Period.MONTH) if day == today else (Period.MONTH,)
+        _add(spent, scope, project_id, periods, int(tokens), int(microusd))
+    return spent
+
+
+def _add(spent: Spent, scope: Scope, project_id: str, periods: Sequence[Period], tokens: int, microusd: int) -> None:
+    """Add what a project of the team has spent to what the team has and, where it is the scope's, to that."""
+    for reach in (scope.project_id, None) if project_id == scope.project_id else (None,):
+        for period in periods:
+            spent[reach, period, "tokens"] += tokens
+            spent[reach, period, "microusd"] += microusd
+
+
+def caps_of(conn: Connection, scope: Scope, of_project: DefaultCaps, of_team: DefaultCaps) -> list[Cap]:
+    """The caps of a project and of its team: their own, else those that the settings say."""
+    caps = {
+        (cap.project_id or TEAM_WIDE, cap.period, cap.unit): cap
+        for cap in (*of_project.of(scope.project_id), *of_team.of(None))
+    }
+    for reach, period, unit, amount in conn.execute(_CAPS, {"of_team": scope.team_id}):
+        if reach in {scope.project_id, TEAM_WIDE}:
+            caps[reach, Period(period), unit] = Cap(reach or None, Period(period), unit, amount)
+    return [cap for cap in caps.values() if cap.amount]
+
+
+def set_cap(conn: Connection, team_id: str, cap: Cap, *, remove: bool = False) -> None:
+    """Give a project or a team a cap of its own in place of its last; `remove` gives it back to the settings."""
+    key = (team_id, cap.project_id or TEAM_WIDE, str(cap.period), cap.unit)
+    names = ("team_id", "reach", "period", "unit")
+    conn.execute(
+        delete(usage_caps).where(*(usage_caps.c[name] == value for name, value in zip(names, key, strict=True)))
+    )
+    if not remove:
+        dialect.insert_new(conn, usage_caps, (*names, "amount"), [(*key, cap.amount)])
+
+
+def list_usage(
+    conn: Connection, team_id: str, project_id: str | None, *, since: str | None, until: str | None
+) -> list[DayOfUse]:
+    """A team's use by day, project, provider and model, the latest day first; days as `2026-03-31`, both included."""
+    conditions = [usage_daily.c.team_id == team_id]
+    if project_id is not None:
+        conditions.append(usage_daily.c.project_id == project_id)
+    if since is not None:
+        conditions.append(usage_daily.c.day >= since)
+    if until is not None:
+        conditions.append(usage_daily.c.day <= until)
+    rows = conn.execute(
+        select(*(usage_daily.c[name] for name in _DAILY_NAMES))
+        .where(*conditions)
+        .order_by(usage_daily.c.day.desc(), *(usage_daily.c[name] for name in ("project_id", "provider", "model")))
+    )
+    return [
+        DayOfUse(
+            row.day,
+            row.project_id,
+            row.provider,
+            row.model,
+            Usage(row.calls, row.input_tokens, row.output_tokens, row.cached_tokens),
+            row.cost_microusd,
+        )
+        for row in rows
+    ]
