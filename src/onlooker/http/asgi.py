@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from onlooker.domain.errors import NotFound, OnlookerError
-from onlooker.http import events, forget, health, hooks, jobs, observations, openapi, page, recall, sessions
+from onlooker.http import events, feedback, forget, health, hooks, jobs, observations, openapi, page, recall, sessions
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
 from onlooker.http.operation import Endpoint, Operation, Services
@@ -21,6 +21,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *observations.OPERATIONS,
     *recall.OPERATIONS,
     *forget.OPERATIONS,
+    *feedback.OPERATIONS,
     *jobs.OPERATIONS,
     *hooks.OPERATIONS,
 )

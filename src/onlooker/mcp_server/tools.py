@@ -197,6 +197,19 @@ TOOLS: Mapping[str, Tool] = {
             path={"jobId": "job_id"},
         ),
         Tool(
+            "observation_feedback",
+            "Say what a note is worth",
+            "Say of a note that it was useful, outdated or wrong. The first two move it a little in searches; wrong "
+            "hides it until somebody has looked. Use it when you have seen for yourself, in the code or from the user, "
+            'that a note helped or does not hold. Example: {"observationId": "…", "verdict": "outdated"}',
+            _operation("POST", "/v1/observations/{observation_id}/feedback"),
+            {
+                "observationId": "The note, by its id.",
+                "verdict": "useful, outdated or wrong; clear takes back all that was said, and shows the note again.",
+            },
+            path={"observationId": "observation_id"},
+        ),
+        Tool(
             "forget",
             "Forget for good",
             "Remove notes, and the events that they were made from, for good: when the user asks for it, never on your "

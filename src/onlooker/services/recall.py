@@ -21,10 +21,12 @@ from onlooker.domain.models import (
     Source,
 )
 from onlooker.domain.payloads import prepare
-from onlooker.storage import accounts, events, observations, purge, search, sessions, timeline
+from onlooker.storage import accounts, events, feedback, observations, purge, search, sessions, timeline
 from onlooker.storage.database import Connection, Database
+from onlooker.storage.verdicts import Verdict
 
 LONGEST_TITLE = 200
+LOCAL_READER = "local"
 MOST_PROMPTS = 50
 """Prompts of one timeline."""
 
@@ -175,6 +177,31 @@ class Recall:
             )  # fmt: skip
 
         await self._database.tx(work)
+
+    async def judge(
+        self, principal: Principal, scope: Scope, observation_id: str, verdict: Verdict | None
+    ) -> Observation:
+        """Note what a reader says of a note, once a key; None drops all that was said, and shows the note again.
+
+        `wrong` hides a note: nothing finds it until somebody has looked and cleared that.
+        """
+        now = self._now_ms()
+
+        def work(conn: Connection) -> Observation:
+            reader = principal.key_id or LOCAL_READER
+            accounts.audit(
+                conn, scope.team_id, scope.project_id, principal.key_id, "observation.judged", "observation",
+                observation_id, now, detail=verdict or "cleared",
+            )  # fmt: skip
+            if verdict is None:
+                return feedback.clear(conn, scope, observation_id)
+            return feedback.put(conn, scope, observation_id, reader, verdict, now)
+
+        return await self._database.tx(work)
+
+    async def hidden(self, scope: Scope, *, limit: int) -> list[Observation]:
+        """The notes that were called wrong and wait for somebody to look."""
+        return await self._database.read(lambda conn: feedback.hidden(conn, scope, limit=limit))
 
     async def event(self, scope: Scope, event_id: str) -> Event:
         """One event."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, literal, literal_column, or_, select
 
 from onlooker.domain.models import Scope, SearchFilter
-from onlooker.storage import dialect, search_index
+from onlooker.storage import dialect, search_index, verdicts
 from onlooker.storage.analyser import analyse_query
 from onlooker.storage.database import Connection
 from onlooker.storage.ranking import (
@@ -63,8 +63,15 @@ def search(conn: Connection, scope: Scope, query: str, wanted: SearchFilter, *, 
     unknown = {near for numbers_beside in beside.values() for near in numbers_beside} - set(scores)
     near_scores = {**score(_read(conn, scope, sorted(unknown), list(weights)), weights), **scores}
     final = {note.number: with_neighbours(note.number, beside.get(note.number, ()), near_scores) for note in candidates}
+    for number, factor in _moved_by_readers(conn, scope, candidates).items():
+        final[number] *= factor
     best = sorted(candidates, key=lambda note: (-final[note.number], -note.number))[:limit]
     return [(note.observation_id, round(final[note.number], 6)) for note in best]
+
+
+def _moved_by_readers(conn: Connection, scope: Scope, candidates: Sequence[Candidate]) -> dict[int, float]:
+    numbers = {candidate.observation_id: candidate.number for candidate in candidates}
+    return {numbers[note_id]: factor for note_id, factor in verdicts.factors(conn, scope, numbers).items()}
 
 
 def _conditions(scope: Scope, wanted: SearchFilter) -> list[ColumnElement[bool]]:

@@ -383,6 +383,21 @@ observation_sources = Table(
     Index(None, "event_id"),
 )
 
+observation_feedback = Table(
+    "observation_feedback",
+    metadata,
+    *ownership(),
+    Column("observation_id", Text, nullable=False),
+    Column("reader", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("observation_id", "reader"),
+    ForeignKeyConstraint(
+        ["observation_id", "project_id"], ["observations.id", "observations.project_id"], ondelete="CASCADE"
+    ),
+    owned_by_project(),
+)
+
 tombstones = Table(
     "tombstones",
     metadata,
