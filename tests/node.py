@@ -4,6 +4,7 @@ Node is taken from PATH, else from a wheel of the dev requirements. The packages
 file, installed once into the user's cache. What cannot be had **fails** the test that needs it.
 """
 
+import asyncio
 import functools
 import hashlib
 import importlib.util
@@ -13,8 +14,10 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from servers import ServerMissing
 
@@ -22,6 +25,7 @@ PACKAGES = Path(__file__).parent / "interop"
 OLDEST_NODE = 20
 INSTALL_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 30.0
+LONGEST_ANSWER = 1 << 24
 
 
 class Node(NamedTuple):
@@ -96,63 +100,85 @@ def node_environment() -> dict[str, str]:
 class Peer:
     """A Node process that uses BullMQ as its own users do, on the queues of one prefix; see `interop/peer.cjs`."""
 
-    def __init__(self, redis_url: str, prefix: str) -> None:
-        self._process = subprocess.Popen(
-            [find_node().program, PACKAGES / "peer.cjs", redis_url, prefix],
-            env=node_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._turn = asyncio.Lock()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def ask(self, what: str, **given: Any) -> Any:
+    async def ask(self, what: str, **given: Any) -> Any:
         """Its answer. Fails with the error where it has one."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"what": what, **given}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, f"the peer ended with {self._process.wait(ANSWER_TIMEOUT_S)}"
+        async with self._turn, asyncio.timeout(ANSWER_TIMEOUT_S):
+            self._process.stdin.write(json.dumps({"what": what, **given}).encode() + b"\n")
+            await self._process.stdin.drain()
+            line = await self._process.stdout.readline()
+        assert line, "the peer ended instead of answering"
         told = json.loads(line)
         assert "error" not in told, told["error"]
         return told.get("answer")
 
-    def queue(self, lane: str, method: str, *arguments: Any) -> Any:
+    async def queue(self, lane: str, method: str, *arguments: Any) -> Any:
         """Call a method of BullMQ's `Queue` on a lane."""
-        return self.ask("queue", lane=lane, method=method, arguments=arguments)
+        return await self.ask("queue", lane=lane, method=method, arguments=arguments)
 
-    def job(self, lane: str, job_id: str, method: str, *arguments: Any) -> Any:
+    async def job(self, lane: str, job_id: str, method: str, *arguments: Any) -> Any:
         """Call a method of BullMQ's `Job` on a job of a lane; None where there is no such job."""
-        return self.ask("job", lane=lane, id=job_id, method=method, arguments=arguments)
+        return await self.ask("job", lane=lane, id=job_id, method=method, arguments=arguments)
 
-    def work(self, lane: str, outcome: str = "complete", **options: Any) -> None:
-        """Start a BullMQ `Worker` on a lane; each of its jobs ends so: `complete`, `fail`, `hang`."""
-        self.ask("work", lane=lane, outcome=outcome, options=options)
+    async def redis(self, command: str, *arguments: Any) -> Any:
+        """Send a command on the connection that BullMQ uses."""
+        return await self.ask("redis", command=command, arguments=arguments)
 
-    def worked(self) -> list[dict[str, Any]]:
+    async def work(self, lane: str, outcome: str = "complete", **options: Any) -> None:
+        """Start a BullMQ `Worker` on a lane; each of its jobs ends so: `complete`, `fail`, or `hang` for ever."""
+        await self.ask("work", lane=lane, outcome=outcome, options=options)
+
+    async def worked(self) -> list[dict[str, Any]]:
         """What its workers were given so far."""
-        told: list[dict[str, Any]] = self.ask("worked")
+        told: list[dict[str, Any]] = await self.ask("worked")
         return told
 
-    def board(self, lanes: list[str], **query: Any) -> Any:
-        """What Bull Board's page of queues is told about these lanes."""
-        return self.ask("board", lanes=lanes, query=query)
+    async def stop_working(self) -> None:
+        """Close its workers, whatever they are in the middle of."""
+        await self.ask("stop")
 
-    def kill(self) -> None:
+    async def board(self, *lanes: str, show: str) -> dict[str, Any]:
+        """What Bull Board's page of queues is told about these lanes, by name; the jobs only of the one it shows."""
+        told = await self.ask("board", lanes=lanes, query={"activeQueue": show})
+        return {queue["name"]: queue for queue in told}
+
+    async def kill(self) -> None:
         """SIGKILL: it can clean up nothing."""
         self._process.kill()
-        self.end()
+        await self._process.wait()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Let it close everything, and see to it that it is gone."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
-            self._process.communicate(timeout=ANSWER_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._process.wait()
+        except TimeoutError:
+            await self.kill()
+
+
+@asynccontextmanager
+async def open_peer(redis_url: str, prefix: str) -> AsyncIterator[Peer]:
+    """A peer on this Redis. Raises `ServerMissing`."""
+    environment = node_environment()
+    process = await asyncio.create_subprocess_exec(
+        find_node().program,
+        PACKAGES / "peer.cjs",
+        redis_url,
+        prefix,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        limit=LONGEST_ANSWER,
+    )
+    peer = Peer(process)
+    try:
+        yield peer
+    finally:
+        await peer.end()

@@ -137,6 +137,24 @@ async def consume(queue: QueueEngine, workers: int) -> None:
     await asyncio.gather(*(work() for _ in range(workers)))
 
 
+async def drain(queue: QueueEngine, workers: int) -> None:
+    """Serve what is there and tell how long it took, once told to begin."""
+    await queue.require_healthy()
+    say(ready=True)
+    await until_told_to_stop()
+    began, served = time.monotonic_ns(), 0
+
+    async def work() -> None:
+        nonlocal served
+        claim = await queue.claim(wait_s=0.05)
+        while claim is not None:
+            served += 1
+            _, claim = await queue.confirm_and_claim(claim, wait_s=0.05)
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+    say(served=served, began=began, ended=time.monotonic_ns())
+
+
 async def hold(queue: QueueEngine) -> None:
     """Claim one message and never finish it."""
     claim = await queue.claim(wait_s=30)
@@ -165,6 +183,8 @@ async def main(spec: str, role: str, *arguments: str) -> None:
             await feed(queue, arguments[0], int(arguments[1]), int(arguments[2]))
         elif role == "consume":
             await consume(queue, int(arguments[0]))
+        elif role == "drain":
+            await drain(queue, int(arguments[0]))
         elif role == "hold":
             await hold(queue)
         elif role == "confirm":

@@ -46,7 +46,8 @@ async function board({ lanes, query }) {
   adapter.setApiRoutes = (given) => ((routes = given), adapter);
   createBullBoard({ queues: lanes.map((lane) => new BullMQAdapter(queueOf(lane))), serverAdapter: adapter });
   const page = routes.find(({ method, route }) => method === 'get' && route === '/api/queues');
-  const { body } = await page.handler({ queues: shown, query, params: {}, headers: {} });
+  const { status, body } = await page.handler({ queues: shown, query, params: {}, headers: {} });
+  if (!body.queues) throw new Error(`Bull Board says ${status}: ${JSON.stringify(body)}`);
   return body.queues;
 }
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from node import PACKAGES, Node, Peer, find_node, node_environment, nodes
+from node import PACKAGES, Node, find_node, node_environment, nodes, open_peer
 from servers import ServerMissing
+from waiting import wait_until
 
 
 @pytest.mark.parametrize("node", nodes(), ids=str)
@@ -40,9 +41,11 @@ def test_the_packages_are_installed_outside_of_the_tree() -> None:
     assert not installed.is_relative_to(PACKAGES.parent.parent)
 
 
-def test_a_peer_uses_bullmq_as_it_comes(redis_database: str) -> None:
-    with Peer(redis_database, "stock") as peer:
-        peer.queue("lane", "add", "event", {"number": 1}, {"jobId": "one"})
-        assert peer.queue("lane", "getJobCounts")["waiting"] == 1
-        [shown] = peer.board(["lane"], activeQueue="lane")
-        assert [job["id"] for job in shown["jobs"]] == ["one"]
+async def test_a_peer_uses_bullmq_as_it_comes(redis_database: str) -> None:
+    async with open_peer(redis_database, "stock") as peer:
+        await peer.queue("lane", "add", "event", {"number": 1}, {"jobId": "one"})
+        assert (await peer.queue("lane", "getJobCounts"))["waiting"] == 1
+        shown = await peer.board("lane", show="lane")
+        assert [job["id"] for job in shown["lane"]["jobs"]] == ["one"]
+        await peer.work("lane")
+        assert await wait_until(peer.worked)

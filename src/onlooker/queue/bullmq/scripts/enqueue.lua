@@ -85,7 +85,11 @@ local function enqueue(at)
   local length = call('LPUSH', waiting_list(k), id)
   event(q, k, 'waiting', 'jobId', id)
   if (count or length) == 1 then call('ZADD', P .. 'ready', place, q) end
-  if not count or count == 1 then mark(q, k) end
+  if not count or count == 1 then
+    mark(q, k)
+  elseif length == 1 and call('LLEN', k .. 'active') == 0 and call('ZCARD', k .. 'delayed') == 0 then
+    settle(q, k) -- others than us have emptied the lane
+  end
   return 1
 end
 
