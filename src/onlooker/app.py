@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from onlooker.domain.batching import Batching
 from onlooker.domain.errors import (
+    Forbidden,
     InvalidInput,
     Misconfigured,
     NotFound,
@@ -23,25 +25,35 @@ from onlooker.domain.errors import (
     Unavailable,
 )
 from onlooker.domain.jobs import KIND_LANES
+from onlooker.domain.models import Principal
+from onlooker.domain.places import Place, place_of_folder
 from onlooker.domain.spending import PRICES
+from onlooker.hooks import client
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import Provider
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
 from onlooker.services.forget import Forget
 from onlooker.services.generate import Generate
+from onlooker.services.hooks import Hooks, Places
 from onlooker.services.ingest import Ingest
+from onlooker.services.injecting import Injecting
 from onlooker.services.jobs import Jobs
 from onlooker.services.live import JobWaiters
 from onlooker.services.outbox import Outbox
 from onlooker.services.recall import Recall
 from onlooker.services.retention import Retaining
+from onlooker.services.session_context import SessionContexts
+from onlooker.services.spool import Spool, make_spool
 from onlooker.settings import QueueChoice, Settings
 from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
 from onlooker.storage.taking import Terms
 from onlooker.telemetry import log
 from onlooker.worker import Worker
+
+if TYPE_CHECKING:
+    from onlooker.services.importing import Importing
 
 TRY_AGAIN_S = 0.5
 LET_GO_S = 2.0
@@ -68,6 +80,11 @@ class App:
     outbox: Outbox
     accounts: Accounts
     ingest: Ingest
+    places: Places
+    hooks: Hooks
+    spool: Spool
+    session_contexts: SessionContexts
+    injecting: Injecting
     recall: Recall
     forget: Forget
     retaining: Retaining
@@ -139,6 +156,10 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             renewal_s=settings.job_lease_s / 3,
         )
         forget = Forget(database, outbox, now_ms=now_ms)
+        places = Places(lambda folder: find_place(folder, settings))
+        hooks = Hooks(database, ingest=ingest, accounts=accounts, places=places, now_ms=now_ms)
+        contexts = SessionContexts(database)
+        recall = Recall(database, new_id=new_id, now_ms=now_ms)
         yield App(
             settings=settings,
             identity=identity,
@@ -147,9 +168,14 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             outbox=outbox,
             accounts=accounts,
             ingest=ingest,
-            recall=Recall(database, new_id=new_id, now_ms=now_ms),
             forget=forget,
             retaining=Retaining(database, forget, now_ms=now_ms),
+            places=places,
+            hooks=hooks,
+            spool=Spool(settings.home, hooks, principal=lambda: find_principal(accounts, settings)),
+            session_contexts=contexts,
+            injecting=Injecting(hooks, contexts, recall),
+            recall=recall,
             jobs=Jobs(database, outbox),
             waiters=waiters,
             worker=worker,
@@ -160,12 +186,42 @@ def make_home(settings: Settings) -> None:
     """Make the home for its owner only. Raises `Misconfigured` when it cannot be written."""
     try:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_spool(settings.home)
     except OSError as error:
         raise Misconfigured([f"ONLOOKER_HOME {settings.home} cannot be made: {error.strerror}"]) from error
     if not os.access(settings.home, os.W_OK | os.X_OK):
         raise Misconfigured(
             [f"ONLOOKER_HOME {settings.home} cannot be written: give it to the user that runs Onlooker"]
         )
+
+
+def build_importing(app: App) -> "Importing":
+    """What reads transcripts; a plain start does not need it."""
+    from onlooker.services.importing import Importing
+
+    return Importing(app.database, ingest=app.ingest, accounts=app.accounts, places=app.places, now_ms=now_ms)
+
+
+def find_place(folder: str, settings: Settings) -> Place | None:
+    """The place of a folder, as the hook client finds it; None where it is excluded.
+
+    A path of another system, or of another machine, is all that there is to know of its folder.
+    """
+    if not Path(folder).is_absolute() or not Path(folder).is_dir():
+        return place_of_folder(folder)
+    found = client.find_place(folder, str(settings.home))
+    return None if found.excluded else Place(found.name, found.identity)
+
+
+async def find_principal(accounts: Accounts, settings: Settings) -> Principal:
+    """As whom this home's hooks are stored: the key that was made for them, else the home's own."""
+    key = client.read_line(str(settings.home), "hook.key")
+    if key:
+        try:
+            return await accounts.authenticate(key)
+        except Forbidden:
+            log.warning("the key in hook.key is not accepted here; what the spool holds is stored with the home's own")
+    return (await accounts.ensure_local(settings.home)).principal
 
 
 def open_queue(settings: Settings, database: Database, identity: ProcessIdentity) -> QueueEngine:
@@ -331,8 +387,8 @@ async def _await_part(
 
 
 @asynccontextmanager
-async def running(app: App, *, with_worker: bool) -> AsyncIterator[None]:
-    """Reconcile, and work where asked, in the background; drained on leaving.
+async def running(app: App, *, with_worker: bool, with_spool: bool = True) -> AsyncIterator[None]:
+    """Reconcile, replay the spool, and work where asked, in the background; drained on leaving.
 
     A part that ends by a defect ends the whole: a server that takes events and never works on them helps nobody.
     """
@@ -340,6 +396,8 @@ async def running(app: App, *, with_worker: bool) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
         reconciling = tasks.create_task(app.outbox.run(stop))
         retaining = tasks.create_task(app.retaining.run(stop))
+        if with_spool:
+            tasks.create_task(app.spool.run(stop))
         if with_worker:
             tasks.create_task(app.worker.run(stop))
         try:

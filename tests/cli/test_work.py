@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cli_runner import Cli, one_line
+from onlooker.hooks import client
 from transcripts_made import write_transcript
 from waiting import wait_until
 
@@ -143,6 +144,9 @@ def test_the_doctor_finds_a_damaged_database(cli: Cli) -> None:
 
 
 def test_the_doctor_counts_what_found_no_server(cli: Cli) -> None:
-    (cli.home / "spool").mkdir(parents=True)
-    (cli.home / "spool" / "hooks.jsonl").write_text("{}\n{}\n")
-    assert "2 hook payloads" in cli.succeed("doctor")
+    for number in range(2):
+        client.keep(str(cli.home), number, "claude-code", "", b"{}")
+    (cli.home / "spool" / "dropped").write_bytes(b"\0" * 3)
+    told = cli.succeed("doctor")
+    assert "2 hook payloads found no server" in told
+    assert "3 hook payloads were dropped" in told

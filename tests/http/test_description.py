@@ -62,6 +62,8 @@ class Seeded:
             del case.headers[name]
         for name in case.path_parameters:
             case.path_parameters[name] = self.ids[name]
+        if "projectId" in case.query:
+            case.query["projectId"] = self.project_id
         if case.method == "DELETE" and "observation_id" in case.path_parameters:
             case.path_parameters["observation_id"] = self.note()
         if case.path.endswith("/memory"):

@@ -15,8 +15,10 @@ from sqlalchemy import select
 from onlooker.domain.errors import Forbidden, InvalidInput, NotFound, StorageUnavailable, Unavailable
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.models import Event, Job, KeyScope, Principal, Project, Recorded, Scope, Team
+from onlooker.domain.places import place_of_folder
 from onlooker.host import new_id, now_ms
 from onlooker.services.accounts import Accounts
+from onlooker.services.hooks import HookPayload, HookRecorded, Hooks, Places
 from onlooker.services.ingest import LATEST_TIME, LONGEST_IDENTIFIER, EventInput, Ingest, SessionInput
 from onlooker.storage import accounts as account_rows
 from onlooker.storage import events, turns
@@ -51,6 +53,13 @@ class Place:
     published: Published
     principal: Principal
     scope: Scope
+
+    async def tell(self, raw: Any, at: int = AT) -> HookRecorded:
+        """What Claude Code's hook told at a time."""
+        hooks = Hooks(
+            self.database, ingest=self.ingest, accounts=self.accounts, places=Places(place_of_folder), now_ms=now_ms
+        )
+        return await hooks.receive(self.principal, HookPayload("claude-code", raw, at))
 
     def event(self, number: int = 0, **given: Any) -> EventInput:
         """An event as the load scripts send it; each number is another event."""
@@ -257,7 +266,7 @@ async def test_private_parts_are_in_no_table_and_in_no_byte_of_the_file(place: P
     await place.record(sent)
     await place.ingest.record_many(place.principal, [place.event(2), replace(sent, occurred_at=AT + 3)])
     raw = {"hook_event_name": "UserPromptSubmit", "session_id": "agent-3", "cwd": "/w/p", "prompt": f"do {hidden} it"}
-    await place.ingest.record_hook(place.principal, "claude-code", raw)
+    await place.tell(raw)
     await place.ingest.start_session(
         place.principal, SessionInput(place.scope.project_id, content_session_id="c", metadata={"m": hidden})
     )
@@ -382,7 +391,7 @@ async def test_one_event_of_a_foreign_project_refuses_the_whole_batch(place: Pla
 
 
 async def test_one_event_of_a_foreign_session_refuses_the_whole_batch(place: Place) -> None:
-    other = await place.accounts.project_for(place.principal, "/w/other")
+    other = await place.accounts.project_at(place.principal, place_of_folder("/w/other"))
     theirs = await place.record(place.event(1, project_id=other.project_id))
     session_id = theirs.event.session_id
 
@@ -553,8 +562,8 @@ async def test_a_hook_is_stored_in_the_project_of_its_folder(place: Place) -> No
         "tool_response": {"type": "text"},
     }
 
-    done = await place.ingest.record_hook(place.principal, "claude-code", raw)
-    again = await place.ingest.record_hook(place.principal, "claude-code", raw)
+    done = await place.tell(raw)
+    again = await place.tell(raw)
 
     (recorded,) = done.recorded
     project = await place.accounts.find_project(place.principal, "tally")
@@ -569,11 +578,9 @@ async def test_a_hook_is_stored_in_the_project_of_its_folder(place: Place) -> No
 async def test_a_batch_hook_repeats_what_its_single_hooks_said(place: Place) -> None:
     call = {"tool_name": "Read", "tool_use_id": "toolu_9", "tool_input": {"file_path": "a.py"}, "tool_response": "x"}
     common = {"session_id": "agent-7", "cwd": "/w/tally"}
-    await place.ingest.record_hook(place.principal, "claude-code", {**common, **call, "hook_event_name": "PostToolUse"})
+    await place.tell({**common, **call, "hook_event_name": "PostToolUse"})
 
-    done = await place.ingest.record_hook(
-        place.principal,
-        "claude-code",
+    done = await place.tell(
         {**common, "hook_event_name": "PostToolBatch", "tool_calls": [call, {**call, "tool_use_id": "toolu_10"}]},
     )
 
@@ -581,7 +588,7 @@ async def test_a_batch_hook_repeats_what_its_single_hooks_said(place: Place) -> 
 
 
 async def test_a_hook_that_is_no_event_says_why(place: Place) -> None:
-    done = await place.ingest.record_hook(place.principal, "claude-code", ["no", "object"])
+    done = await place.tell(["no", "object"])
 
     assert done.recorded == []
     assert done.skipped == ("not_an_object",)
@@ -590,9 +597,7 @@ async def test_a_hook_that_is_no_event_says_why(place: Place) -> None:
 async def test_a_hook_sent_again_with_its_time_is_the_same_event(place: Place) -> None:
     raw = {"session_id": "agent-7", "cwd": "/w/tally", "hook_event_name": "UserPromptSubmit", "prompt": "add a test"}
 
-    sent = [
-        await place.ingest.record_hook(place.principal, "claude-code", raw, occurred_at=at) for at in (AT, AT, AT + 1)
-    ]
+    sent = [await place.tell(raw, at) for at in (AT, AT, AT + 1)]
 
     assert [done.recorded[0].duplicate for done in sent] == [False, True, False]
 
@@ -601,10 +606,7 @@ async def test_hooks_that_say_nothing_to_remember_have_no_job_and_the_last_ends_
     common = {"session_id": "agent-7", "cwd": "/w/tally"}
     names = ("SessionStart", "PreCompact", "Notification", "Stop", "SessionEnd")
 
-    done = [
-        await place.ingest.record_hook(place.principal, "claude-code", {**common, "hook_event_name": name})
-        for name in names
-    ]
+    done = [await place.tell({**common, "hook_event_name": name}) for name in names]
 
     kinds = [each.recorded[0].job.kind if each.recorded[0].job else None for each in done]
     assert kinds == [None, None, None, JobKind.SUMMARY, None]

@@ -11,6 +11,7 @@ import pytest
 from onlooker.domain.errors import Forbidden, InvalidInput, Misconfigured, NotFound, Unauthenticated
 from onlooker.domain.keys import hash_key
 from onlooker.domain.models import KeyScope, Principal, Project, Scope, Team
+from onlooker.domain.places import place_of_folder
 from onlooker.host import new_id, now_ms
 from onlooker.services.accounts import MOST_REMEMBERED, REMEMBERED_S, Accounts, read_or_make_key
 from onlooker.storage import accounts as rows
@@ -132,9 +133,9 @@ async def test_the_last_use_of_a_key_is_noted_once_a_minute(database: Database, 
 async def test_what_is_remembered_is_bounded(accounts: Accounts, home: Path) -> None:
     local = await accounts.ensure_local(home)
     for number in range(MOST_REMEMBERED + 10):
-        accounts._named.put(f"{local.team.id}/{number}", Scope(local.team.id, str(number)))
+        accounts._places.put(f"{local.team.id}/{number}", Scope(local.team.id, str(number)))
 
-    assert len(accounts._named._answers) == MOST_REMEMBERED
+    assert len(accounts._places._answers) == MOST_REMEMBERED
 
 
 async def test_a_key_of_a_project_reaches_that_project_only(accounts: Accounts, home: Path) -> None:
@@ -146,7 +147,7 @@ async def test_a_key_of_a_project_reaches_that_project_only(accounts: Accounts, 
 
     assert await accounts.resolve_project(bound, mine.id) == Scope(mine.team_id, mine.id)
     assert await accounts.project_in_path(bound, mine.id) == Scope(mine.team_id, mine.id)
-    assert await accounts.project_for(bound, "/home/dev/other") == Scope(mine.team_id, mine.id)
+    assert await accounts.project_at(bound, place_of_folder("/home/dev/other")) == Scope(mine.team_id, mine.id)
     assert await accounts.list_projects(bound) == [mine]
     with pytest.raises(Forbidden):
         await accounts.resolve_project(bound, other.id)
@@ -206,8 +207,8 @@ async def test_the_project_of_a_folder_is_named_by_its_last_part(
 ) -> None:
     owner = await admin(accounts, home)
 
-    first = await accounts.project_for(owner, cwd)
-    second = await accounts.project_for(owner, cwd)
+    first = await accounts.project_at(owner, place_of_folder(cwd))
+    second = await accounts.project_at(owner, place_of_folder(cwd))
 
     assert first == second
     assert (await accounts.find_project(owner, name)).id == first.project_id
@@ -216,7 +217,7 @@ async def test_the_project_of_a_folder_is_named_by_its_last_part(
 async def test_of_many_agents_in_a_new_folder_all_get_the_same_project(accounts: Accounts, home: Path) -> None:
     owner = await admin(accounts, home)
 
-    scopes = await asyncio.gather(*(accounts.project_for(owner, "/home/dev/tally") for _ in range(16)))
+    scopes = await asyncio.gather(*(accounts.project_at(owner, place_of_folder("/home/dev/tally")) for _ in range(16)))
 
     assert len(set(scopes)) == 1
 

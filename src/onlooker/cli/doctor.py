@@ -220,10 +220,17 @@ async def _check_provider(settings: "Settings") -> Check:
 
 
 def _check_spool(home: Path) -> Iterator[Check]:
-    path = home / "spool" / "hooks.jsonl"
-    try:
-        with path.open("rb") as file:
-            waiting = sum(1 for _ in file)
-    except OSError:
-        return
-    yield Check("spool", Level.NOTE, f"{path} keeps {waiting} hook payloads that found no server")
+    from onlooker.hooks import client
+    from onlooker.services.spool import count_dropped
+
+    waiting = sum(1 for _ in client.waiting(str(home)))
+    if waiting:
+        found = f"{waiting} hook payloads found no server; they are stored when it runs"
+        yield Check("spool", Level.NOTE, found, "onlooker server start")
+    dropped = count_dropped(home)
+    if dropped:
+        found = f"{dropped} hook payloads were dropped because the spool or its disk was full"
+        yield Check("spool", Level.NOTE, found, "onlooker import transcript brings in what Claude Code or Codex wrote")
+    rejected = home / "spool" / "rejected" / "reasons.jsonl"
+    if rejected.exists():
+        yield Check("spool", Level.NOTE, f"some payloads could not be stored: {rejected} says why")

@@ -75,7 +75,7 @@ async def _serve(
 
 async def _work(settings: Settings, files: StateFiles | None, runtime: Runtime) -> None:
     stop = asyncio.Event()
-    async with open_app(settings) as app, running(app, with_worker=True):
+    async with open_app(settings) as app, running(app, with_worker=True, with_spool=False):
         with on_stop_signal(stop.set):
             if files is not None:
                 files.update(dataclasses.replace(runtime, ready=True))

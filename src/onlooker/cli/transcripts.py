@@ -41,6 +41,7 @@ def import_transcript(*, paths: tuple[Path, ...], project: str | None, store_onl
         "stored": count.stored,
         "known": count.known,
         "rejected": count.rejected,
+        "excluded": count.excluded,
         "skipped": dict(count.skipped.most_common()),
         "refused": [{"path": str(path), "reason": reason} for path, reason in refused],
     }
@@ -53,10 +54,10 @@ async def _import(
     paths: Sequence[Path], project_name: str | None, *, store_only: bool, quiet: bool
 ) -> tuple["Imported", list[tuple[Path, str]], bool]:
     """What was imported, the files that were refused with the reason, and whether a worker is there."""
+    from onlooker.app import build_importing
     from onlooker.cli.local import open_local
     from onlooker.domain.errors import InvalidInput
-    from onlooker.host import now_ms
-    from onlooker.services.importing import Imported, Importing, find_transcripts
+    from onlooker.services.importing import Imported, find_transcripts
     from onlooker.storage import workers
 
     files = find_transcripts(paths)
@@ -64,7 +65,7 @@ async def _import(
     refused: list[tuple[Path, str]] = []
     async with open_local() as local:
         app = local.app
-        importing = Importing(app.database, ingest=app.ingest, accounts=app.accounts, now_ms=now_ms)
+        importing = build_importing(app)
         project = (await local.projects(project_name))[0] if project_name is not None else None
         with _progress(files, quiet=quiet) as on_read:
             for file in files:
@@ -101,6 +102,8 @@ def _say(count: "Imported", refused: Sequence[tuple[Path, str]], *, waits: bool)
     lines = [f"{count.files} files: {count.stored} new events, {count.known} known already."]
     if count.rejected:
         lines.append(f"{count.rejected} parts were no JSON and were left out.")
+    if count.excluded:
+        lines.append(f"{count.excluded} events are of folders that are excluded.")
     lines += [f"Left out {path}: {reason}" for path, reason in refused]
     if waits and count.stored:
         lines.append("No worker is running to observe them: start one with `onlooker server start`.")

@@ -7,7 +7,20 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from onlooker.domain.errors import NotFound, OnlookerError
-from onlooker.http import events, feedback, forget, health, hooks, jobs, observations, openapi, page, recall, sessions
+from onlooker.http import (
+    context,
+    events,
+    feedback,
+    forget,
+    health,
+    hooks,
+    jobs,
+    observations,
+    openapi,
+    page,
+    recall,
+    sessions,
+)
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
 from onlooker.http.operation import Endpoint, Operation, Services
@@ -22,6 +35,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *recall.OPERATIONS,
     *forget.OPERATIONS,
     *feedback.OPERATIONS,
+    *context.OPERATIONS,
     *jobs.OPERATIONS,
     *hooks.OPERATIONS,
 )

@@ -1,20 +1,53 @@
 """Hooks: an agent's raw payloads, and the two routes that older hook clients still call."""
 
 from typing import Any
+from urllib.parse import unquote
 
 from onlooker.domain.models import KeyScope, Recorded
+from onlooker.domain.places import Place
+from onlooker.host import now_ms
 from onlooker.http.operation import Call, Operation, Reply
-from onlooker.http.schemas import HookView, LegacyView, SummarizeBody, ToolUseBody
-from onlooker.services.ingest import HookRecorded
+from onlooker.http.schemas import HookQuery, HookView, LegacyView, SummarizeBody, ToolUseBody
+from onlooker.services.hooks import HookPayload, HookRecorded
 
 DEFAULT_PLATFORM = "claude-code"
+LONGEST_TIME = 15
+
+
+LARGEST_BODY = 8 * 1024 * 1024
+"""Bytes of one payload: a file that was read, an image. It is cut where it is stored, once secrets are out of it."""
+OLDEST_MS = 90 * 24 * 3_600_000
+AHEAD_MS = 300_000
+"""How far a client's clock is believed: hooks may be kept for weeks, but are not told before they ran."""
 
 
 async def post_hook(call: Call) -> Reply:
     """Store what an agent's hook said, as the agent gave it."""
-    done = await call.services.ingest.record_hook(call.principal, call.path["agent"], call.body)
+    done = await call.services.hooks.receive(call.principal, _told(call))
     duplicates = sum(each.duplicate for each in done.recorded)
     return Reply(HookView(len(done.recorded), duplicates, done.skipped, done.wrong), 200 if not done.recorded else 201)
+
+
+def _told(call: Call) -> HookPayload:
+    """The payload with what the hook client adds: when it ran, and where."""
+    name, identity = call.header(b"x-onlooker-project"), call.header(b"x-onlooker-place")
+    place = Place(unquote(name), unquote(identity)) if name and identity else None
+    return HookPayload(call.path["agent"], call.body, believed_time(call.header(b"x-onlooker-at"), now_ms()), place)
+
+
+def believed_time(told: str, now: int) -> int:
+    """When a hook ran, as its client tells in epoch milliseconds; now, where it tells nothing that can be."""
+    at = int(told) if told.isdecimal() and len(told) <= LONGEST_TIME else 0
+    return at if now - OLDEST_MS <= at <= now + AHEAD_MS else now
+
+
+async def post_for_context(call: Call) -> Reply:
+    """Store what a hook said, and answer what its agent is to read on the hook's standard output."""
+    hook = _told(call)
+    if call.query.store:
+        await call.services.hooks.receive(call.principal, hook)
+    may_read = call.principal.may(KeyScope.READ)
+    return Reply(await call.services.injecting.answer(call.principal, hook) if may_read else {})
 
 
 async def post_tool_use(call: Call) -> Reply:
@@ -49,7 +82,8 @@ async def post_summarize(call: Call) -> Reply:
 
 async def _record(call: Call, payload: dict[str, Any], platform: str | None) -> Reply:
     given = {name: value for name, value in payload.items() if value is not None}
-    done = await call.services.ingest.record_hook(call.principal, platform or DEFAULT_PLATFORM, given)
+    hook = HookPayload(platform or DEFAULT_PLATFORM, given, now_ms())
+    done = await call.services.hooks.receive(call.principal, hook)
     return Reply(_legacy_view(done))
 
 
@@ -64,7 +98,12 @@ def _legacy_view(done: HookRecorded) -> LegacyView:
 OPERATIONS = (
     Operation(
         "POST", "/v1/hooks/{agent}", "Store an agent's raw hook payload", post_hook, {200: HookView, 201: HookView},
-        KeyScope.WRITE, dict[str, Any],
+        KeyScope.WRITE, dict[str, Any], max_body_bytes=LARGEST_BODY,
+    ),
+    Operation(
+        "POST", "/v1/hooks/{agent}/context", "Store a hook's payload and answer what its agent is to read",
+        post_for_context, {200: dict[str, Any]}, KeyScope.WRITE, dict[str, Any], HookQuery,
+        max_body_bytes=LARGEST_BODY,
     ),
     Operation(
         "POST", "/api/sessions/observations", "Store a tool use (older hooks)", post_tool_use, {200: LegacyView},

@@ -82,7 +82,8 @@ def _query_parameters(
     if operation.query is None:
         return []
     reference = by_shape[_key(operation.query)]["$ref"].rpartition("/")[2]
+    needed = components[reference].get("required", ())
     return [
-        {"name": name, "in": "query", "required": False, "schema": schema}
+        {"name": name, "in": "query", "required": name in needed, "schema": schema}
         for name, schema in components[reference]["properties"].items()
     ]

@@ -4,7 +4,7 @@ The table of operations is the whole truth: routes, checks and `/openapi.json` a
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -15,15 +15,18 @@ from onlooker.domain.models import KeyScope, Principal
 from onlooker.domain.payloads import clean, read_json
 from onlooker.http.answer import Answer, answer_json
 from onlooker.http.auth import Guard
-from onlooker.http.request import Request, checked_id, decode_query
+from onlooker.http.request import MAX_BODY_BYTES, Request, checked_id, decode_query
 from onlooker.http.shapes import integer_fields, reread
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
 from onlooker.services.forget import Forget
+from onlooker.services.hooks import Hooks
 from onlooker.services.ingest import Ingest
+from onlooker.services.injecting import Injecting
 from onlooker.services.jobs import Jobs
 from onlooker.services.live import JobWaiters
 from onlooker.services.recall import Recall
+from onlooker.services.session_context import SessionContexts
 from onlooker.settings import Settings
 from onlooker.storage.database import Database
 
@@ -44,6 +47,12 @@ class Services(Protocol):
     @property
     def ingest(self) -> Ingest: ...
     @property
+    def hooks(self) -> Hooks: ...
+    @property
+    def injecting(self) -> Injecting: ...
+    @property
+    def session_contexts(self) -> SessionContexts: ...
+    @property
     def recall(self) -> Recall: ...
     @property
     def forget(self) -> Forget: ...
@@ -62,6 +71,11 @@ class Call:
     path: Mapping[str, str]
     body: Any
     query: Any
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    def header(self, name: bytes) -> str:
+        """A header's text, empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,7 @@ class Operation:
     body: Any = None
     query: type[msgspec.Struct] | None = None
     problems: frozenset[int] = frozenset()
+    max_body_bytes: int = MAX_BODY_BYTES
 
     @property
     def all_problems(self) -> frozenset[int]:
@@ -121,13 +136,13 @@ class Endpoint:
         query = None if self._decode_query is None else self._decode_query(request.query)
         body = None
         if self._decode_body is not None:
-            raw = await request.body()
+            raw = await request.body(operation.max_body_bytes)
             if raw is None:
                 return None
             body = self._decode_body(raw)
         for value in request.path.values():
             checked_id(value)
-        reply = await operation.run(Call(self._services, principal, request.path, body, query))
+        reply = await operation.run(Call(self._services, principal, request.path, body, query, request.headers))
         return answer_json(reply.value, reply.status)
 
 

@@ -51,11 +51,11 @@ class Request:
         client = self.scope["client"]
         return None if client is None else str(client[0])
 
-    async def body(self) -> bytes | None:
+    async def body(self, most: int = MAX_BODY_BYTES) -> bytes | None:
         """The whole body; None when the client has gone. Raises `TooLarge` as soon as it is over the limit."""
         announced = self.headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            raise TooLarge(f"a body may have {MAX_BODY_BYTES} bytes")
+        if announced.isdigit() and int(announced) > most:
+            raise TooLarge(f"a body may have {most} bytes")
         parts: list[bytes] = []
         size = 0
         while True:
@@ -64,8 +64,8 @@ class Request:
                 return None
             part = message.get("body", b"")
             size += len(part)
-            if size > MAX_BODY_BYTES:
-                raise TooLarge(f"a body may have {MAX_BODY_BYTES} bytes")
+            if size > most:
+                raise TooLarge(f"a body may have {most} bytes")
             if not message.get("more_body", False):
                 return part if not parts else b"".join([*parts, part])
             parts.append(part)

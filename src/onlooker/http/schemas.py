@@ -467,6 +467,12 @@ class LegacyView(Struct, rename="camel", omit_defaults=True):
     generation_job_id: str | None = None
 
 
+class HookQuery(Struct, frozen=True):
+    """`store=false` for a payload that is kept for later, because others wait before it."""
+
+    store: bool = True
+
+
 class HookView(Struct):
     """What became of a hook's raw payload."""
 

@@ -23,7 +23,8 @@ from onlooker.domain.ids import may_exist
 from onlooker.domain.keys import KEY_PREFIX, hash_key
 from onlooker.domain.models import ApiKey, KeyScope, Principal, Project, Scope, Team
 from onlooker.domain.payloads import clean
-from onlooker.storage import accounts
+from onlooker.domain.places import NAMED, UNKNOWN, Place
+from onlooker.storage import accounts, places
 from onlooker.storage.database import Connection, Database
 
 T = TypeVar("T")
@@ -45,7 +46,6 @@ NOTE_USE_WITHIN_S = 0.5
 LONGEST_NAME = 200
 LOCAL_TEAM = "local"
 DEFAULT_PROJECT = "default"
-UNKNOWN_PROJECT = "unknown"
 KEY_FILE = "key"
 NOT_REACHED = "this key does not reach that project"
 NOT_ACCEPTED = "this key is not accepted"
@@ -86,7 +86,7 @@ class Accounts:
         self._steady_s = steady_s
         self._keys: _Remembered[tuple[ApiKey, Principal, float]] = _Remembered()
         self._projects: _Remembered[Scope] = _Remembered()
-        self._named: _Remembered[Scope] = _Remembered()
+        self._places: _Remembered[Scope] = _Remembered()
 
     async def authenticate(self, key: str | None) -> Principal:
         """Who the key belongs to, believed for `REMEMBERED_S` without asking the database.
@@ -136,16 +136,41 @@ class Accounts:
         project_id = await self._database.read(lambda conn: accounts.project_of(conn, team_id, what, row_id))
         return Scope(team_id, project_id)
 
-    async def project_for(self, principal: Principal, cwd: str | None) -> Scope:
-        """The project of an agent that works in a folder: the key's own, else one named as the folder, made if new."""
+    async def project_at(self, principal: Principal, place: Place, content_session_id: str | None = None) -> Scope:
+        """The project of an agent: the key's own, else the one that has its session, else its place's, made if new.
+
+        A session stays in the project that it began in, wherever the agent goes.
+        """
         if principal.project_id is not None:
             return Scope(principal.team_id, principal.project_id)
-        name = _last_part(cwd)
-        known = self._named.get(f"{principal.team_id}/{name}")
+        session = None if content_session_id is None else f"{principal.team_id}/session/{content_session_id}"
+        known = None if session is None else self._places.get(session)
         if known is None:
-            project = await self._open_project(principal.team_id, name)
-            known = self._named.put(f"{principal.team_id}/{name}", Scope(project.team_id, project.id))
+            known = await self._find_place(principal.team_id, place, content_session_id)
+            if session is not None:
+                self._places.put(session, known)
         return known
+
+    async def _find_place(self, team_id: str, place: Place, content_session_id: str | None) -> Scope:
+        if content_session_id is not None and may_exist(content_session_id):
+            wanted = content_session_id
+            found = await self._database.read(lambda conn: places.scope_of_session(conn, team_id, wanted))
+            if found is not None:
+                return found
+        name = f"{team_id}/{place.identity}"
+        known = self._places.get(name)
+        return known or self._places.put(name, await self._open_place(team_id, place))
+
+    async def _open_place(self, team_id: str, place: Place) -> Scope:
+        name = " ".join(clean(place.name).value.split())[:LONGEST_NAME] or UNKNOWN
+        if place.identity.startswith(NAMED):
+            project = await self._open_project(team_id, name)
+            return Scope(project.team_id, project.id)
+        found = await self._database.read(lambda conn: places.find_place(conn, team_id, place.key))
+        if found is not None:
+            return found
+        wanted = Project(self._new_id(), team_id, name, self._now_ms())
+        return await self._database.tx(lambda conn: places.open_place(conn, place.key, wanted))
 
     async def create_project(self, principal: Principal, name: str) -> tuple[Project, bool]:
         """Make a project in the principal's team, or find the one of that name; True when it is new.
@@ -389,9 +414,3 @@ def _checked_name(name: str) -> str:
     if not 0 < len(name) <= LONGEST_NAME:
         raise InvalidInput(f"a name has 1 to {LONGEST_NAME} characters")
     return name
-
-
-def _last_part(cwd: str | None) -> str:
-    """The last part of a path of any system, as a project's name."""
-    parts = [part for part in (cwd or "").replace("\\", "/").split("/") if part.strip()]
-    return " ".join(clean(parts[-1]).value.split())[:LONGEST_NAME] if parts else UNKNOWN_PROJECT

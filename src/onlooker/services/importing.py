@@ -20,6 +20,7 @@ from onlooker.domain.keys import digest
 from onlooker.domain.models import Principal, Project, Recorded, Scope
 from onlooker.domain.transcripts import TranscriptEvent, TranscriptReader
 from onlooker.services.accounts import DEFAULT_PROJECT, Accounts
+from onlooker.services.hooks import Places
 from onlooker.services.ingest import MOST_EVENTS, EventInput, Ingest
 from onlooker.storage import imports
 from onlooker.storage.database import Database
@@ -41,13 +42,17 @@ PATIENCE_S = 60.0
 
 @dataclass(slots=True)
 class Imported:
-    """What came of a file, or of several. `skipped` counts by reason what is no event, `rejected` what is no JSON."""
+    """What came of a file, or of several. `skipped` counts by reason what is no event, `rejected` what is no JSON.
+
+    `excluded` counts events of folders that are excluded.
+    """
 
     files: int = 0
     bytes_read: int = 0
     stored: int = 0
     known: int = 0
     rejected: int = 0
+    excluded: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Imported") -> None:
@@ -57,16 +62,26 @@ class Imported:
         self.stored += other.stored
         self.known += other.known
         self.rejected += other.rejected
+        self.excluded += other.excluded
         self.skipped.update(other.skipped)
 
 
 class Importing:
     """Reads files in this process and stores through `Ingest`."""
 
-    def __init__(self, database: Database, *, ingest: Ingest, accounts: Accounts, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        ingest: Ingest,
+        accounts: Accounts,
+        places: Places,
+        now_ms: Callable[[], int],
+    ) -> None:
         self._database = database
         self._ingest = ingest
         self._accounts = accounts
+        self._places = places
         self._now_ms = now_ms
 
     async def import_transcript(
@@ -91,7 +106,9 @@ class Importing:
             on_read(reading.begun_at)
             batches = reading.batches(self._now_ms())
             while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-                inputs = [await self._input(principal, project, path_hash, each) for each in batch.events]
+                found = [await self._input(principal, project, path_hash, each) for each in batch.events]
+                inputs = [each for each in found if each is not None]
+                count.excluded += len(found) - len(inputs)
                 for start in range(0, len(inputs), MOST_EVENTS):
                     await self._store(principal, inputs[start : start + MOST_EVENTS], count, generate=generate)
                 await self._remember(scope, path_hash, batch.offset)
@@ -113,13 +130,15 @@ class Importing:
 
     async def _input(
         self, principal: Principal, project: Project | None, path_hash: str, found: "_Found"
-    ) -> EventInput:
-        """The event as `Ingest` takes it, named by its line where nothing else names it."""
+    ) -> EventInput | None:
+        """The event as `Ingest` takes it, named by its line where nothing else names it; None in an excluded folder."""
         event, line_id = found.read.event, found.read.line_id
-        if project is not None:
-            project_id = project.id
-        else:
-            project_id = (await self._accounts.project_for(principal, found.cwd)).project_id
+        project_id = None if project is None else project.id
+        if project_id is None:
+            place = await self._places.find(found.cwd)
+            if place is None:
+                return None
+            project_id = (await self._accounts.project_at(principal, place, event.content_session_id)).project_id
         keyed_by_use = event.event_type == TOOL_USE and event.tool_use_id and event.content_session_id
         line = (line_id,) if line_id else (path_hash, found.read.offset)
         return EventInput(

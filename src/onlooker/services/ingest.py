@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 from onlooker.domain import keys
-from onlooker.domain.adapters import adapt, canonical_event_type, phase_of, tool_use_id_of
-from onlooker.domain.adapters.shape import NOTIFICATION, PRE_COMPACT, SESSION_END, SESSION_START
+from onlooker.domain.adapters import canonical_event_type, phase_of, tool_use_id_of
 from onlooker.domain.errors import InvalidInput, NotFound
 from onlooker.domain.ids import may_exist
 from onlooker.domain.models import Job, NewEvent, NewSession, Principal, Recorded, Scope, Session
@@ -33,9 +32,6 @@ MOST_SESSIONS = 10_000
 
 SOURCE_TYPES = frozenset({"hook", "worker", "provider", "server", "api"})
 
-UNREMARKABLE = frozenset({SESSION_START, SESSION_END, PRE_COMPACT, NOTIFICATION})
-"""Hook events that say nothing an observation could be made of; they are stored without a job."""
-
 
 @dataclass(frozen=True, slots=True)
 class EventInput:
@@ -54,6 +50,8 @@ class EventInput:
     metadata: Mapping[str, Any] | None = None
     agent_id: str | None = None
     agent_type: str | None = None
+    observe: bool = True
+    """False: stored without a job, whatever its request asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +74,6 @@ class Ended:
     session: Session
     job: Job | None
     deferred: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HookRecorded:
-    """What became of a raw hook payload; `skipped` and `wrong` are codes to count by (`domain.adapters.Adapted`)."""
-
-    recorded: list[Recorded] = field(default_factory=list)
-    skipped: tuple[str, ...] = ()
-    wrong: tuple[str, ...] = ()
 
 
 class Ingest:
@@ -138,41 +127,8 @@ class Ingest:
         """
         if not 1 <= len(events) <= MOST_EVENTS:
             raise InvalidInput(f"a batch has 1 to {MOST_EVENTS} events, not {len(events)}")
-        return await self._record(principal, events, [generate] * len(events), batch=self._new_id())
-
-    async def record_hook(
-        self, principal: Principal, platform: str, raw_payload: Any, *, occurred_at: int | None = None
-    ) -> HookRecorded:
-        """Store what a raw hook payload says, in the key's project or the one named as the agent's folder.
-
-        `occurred_at` is when the hook ran, where its payload has no time of its own: given again for a payload that
-        is sent again, it lands on the same row. The end of a session ends it. Raises as `record_many` does.
-        """
-        adapted = adapt(raw_payload, platform)
-        if not adapted.events:
-            return HookRecorded(skipped=adapted.skipped, wrong=adapted.wrong)
-        scope = await self._accounts.project_for(principal, next((e.cwd for e in adapted.events if e.cwd), None))
-        at = self._now_ms() if occurred_at is None else occurred_at
-        inputs = [
-            EventInput(
-                project_id=scope.project_id,
-                source_type="hook",
-                event_type=event.event_type,
-                occurred_at=at if event.occurred_at is None else event.occurred_at,
-                payload=event.payload,
-                content_session_id=event.content_session_id,
-                platform_source=platform,
-                agent_id=event.agent_id,
-                agent_type=event.agent_type,
-            )
-            for event in adapted.events[:MOST_EVENTS]
-        ]
-        generate = [event.event_type not in UNREMARKABLE and event.phase != "pre" for event in adapted.events]
-        recorded = await self._record(principal, inputs, generate, batch=self._new_id())
-        for each in recorded:
-            if each.event.event_type == SESSION_END and each.event.session_id is not None:
-                await self.end_session(principal, scope, each.event.session_id)
-        return HookRecorded(recorded, adapted.skipped, adapted.wrong)
+        observed = [generate and event.observe for event in events]
+        return await self._record(principal, events, observed, batch=self._new_id())
 
     async def start_session(self, principal: Principal, new: SessionInput) -> tuple[Session, bool]:
         """Open a session, or find the one that either of its names is known by; True when it is new.

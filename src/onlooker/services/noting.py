@@ -110,7 +110,8 @@ def _chosen(material: Material, asked: Sequence[Event], draft: Draft) -> list[Ev
 def _sources(head: Job, chosen: Sequence[Event]) -> tuple[NewSource, ...]:
     """What a note was made from: its events, or for a summary the turn or session that it sums up."""
     if head.kind is JobKind.SUMMARY:
-        return (NewSource(head.source_type, head.source_id),)
+        summed_up = head.session_id if head.source_type == "session" else None
+        return (NewSource(head.source_type, summed_up or head.source_id),)
     return tuple(NewSource("event", event.id, event.id, event.event_key) for event in chosen)
 
 

@@ -13,7 +13,9 @@ from onlooker.storage.tables import (
     observation_sources,
     observations,
     server_sessions,
+    session_transcripts,
     turns,
+    utterances,
 )
 from onlooker.storage.tenancy import belongs
 
@@ -23,7 +25,9 @@ IN_ORDER = (
     observation_generation_job_events,
     observation_generation_jobs,
     turns,
+    utterances,
     agent_events,
+    session_transcripts,
     server_sessions,
     import_offsets,
 )

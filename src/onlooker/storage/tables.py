@@ -101,6 +101,17 @@ projects = Table(
     UniqueConstraint("team_id", "name"),
 )
 
+project_places = Table(
+    "project_places",
+    metadata,
+    *ownership(),
+    Column("place_hash", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("place_hash", "team_id"),
+    owned_by_project(),
+)
+"""Which repository or folder a project is, by the hash of what tells it from others (`domain.places`)."""
+
 team_members = Table(
     "team_members",
     metadata,
@@ -154,6 +165,7 @@ server_sessions = Table(
     Column("platform_source", Text),
     Column("metadata", Text, nullable=False),
     Column("last_seq", BigInteger, nullable=False, server_default=text("0")),
+    Column("endings", Integer, nullable=False, server_default=text("0")),
     Column("started_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
@@ -163,6 +175,11 @@ server_sessions = Table(
     UniqueConstraint("external_session_id", "project_id"),
     owned_by_project(),
     Index(None, "team_id", "project_id", "started_at"),
+    Index(
+        "ix_server_sessions_open",
+        "started_at",
+        info=where("ended_at IS NULL"),
+    ),
 )
 
 turns = Table(
@@ -224,6 +241,45 @@ agent_events = Table(
     ForeignKeyConstraint(["session_id", "project_id"], ["server_sessions.id", "server_sessions.project_id"]),
     owned_by_project(),
 )
+
+utterances = Table(
+    "utterances",
+    metadata,
+    *ownership(),
+    Column("event_key", Text, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("text_hash", Text, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("event_key", "project_id"),
+    one_of("origin", ("hook", "transcript")),
+    ForeignKeyConstraint(
+        ["event_id", "project_id"], ["agent_events.id", "agent_events.project_id"], ondelete="CASCADE"
+    ),
+    owned_by_project(),
+    Index(None, "session_id", "kind"),
+    Index(None, "event_id"),
+)
+"""Prompts and turn ends, which have no id that a hook and a transcript share; see `storage.utterances`."""
+
+session_transcripts = Table(
+    "session_transcripts",
+    metadata,
+    *ownership(),
+    Column("session_id", Text, nullable=False),
+    Column("platform_source", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("noted_at", BigInteger, nullable=False),
+    Column("over_at", BigInteger),
+    PrimaryKeyConstraint("session_id", "project_id"),
+    ForeignKeyConstraint(
+        ["session_id", "project_id"], ["server_sessions.id", "server_sessions.project_id"], ondelete="CASCADE"
+    ),
+    owned_by_project(),
+)
+"""Where the agent itself writes a session down, as its hooks told; `over_at` is when they said that it ended."""
 
 observation_generation_jobs = Table(
     "observation_generation_jobs",

@@ -38,7 +38,17 @@ _LIST = (
 _END_SESSION = (
     update(server_sessions)
     .where(*is_owned(server_sessions), server_sessions.c.id == bindparam("of_id"), server_sessions.c.ended_at.is_(None))
-    .values(ended_at=bindparam("at"), updated_at=bindparam("at"))
+    .values(ended_at=bindparam("at"), updated_at=bindparam("at"), endings=server_sessions.c.endings + 1)
+)
+_REOPEN_SESSION = (
+    update(server_sessions)
+    .where(
+        *is_owned(server_sessions), server_sessions.c.id == bindparam("of_id"), server_sessions.c.ended_at.is_not(None)
+    )
+    .values(ended_at=None, updated_at=bindparam("at"))
+)
+_ENDINGS = select(server_sessions.c.endings).where(
+    *is_owned(server_sessions), server_sessions.c.id == bindparam("of_id")
 )
 
 
@@ -109,14 +119,18 @@ def end_session(
 ) -> tuple[Session, Job | None, bool]:
     """End a session and queue its summary behind all its events; True when it was this call that ended it.
 
-    Ending it again changes nothing and gives the same job. Raises `NotFound`.
+    Ending it again changes nothing and gives the same job; one that was reopened meanwhile has another summary, of
+    all that is in it by then. Raises `NotFound`.
     """
     dialect.lock_keys(conn, [sessions.session_lock(session_id)])
     known = sessions.get(conn, scope, session_id)
-    source = Source(JobKind.SUMMARY, "session", session_id)
+    of_session = {**owner(scope), "of_id": session_id}
+    if known.ended_at is None:
+        conn.execute(_END_SESSION, {**of_session, "at": ended_at})
+    ending = conn.execute(_ENDINGS, of_session).scalar_one()
+    source = Source(JobKind.SUMMARY, "session", session_id if ending == 1 else f"{session_id}:{ending}")
     if known.ended_at is not None:
         return known, stored_jobs(conn, scope, [source.job_id(scope)]).get(source.job_id(scope)), False
-    conn.execute(_END_SESSION, {**owner(scope), "of_id": session_id, "at": ended_at})
     if not generate:
         return sessions.get(conn, scope, session_id), None, True
     seq = sessions.advance(conn, scope, {session_id: 1}, ended_at)[session_id]
@@ -131,3 +145,8 @@ def end_session(
     )
     insert_jobs(conn, [job])
     return sessions.get(conn, scope, session_id), job, True
+
+
+def reopen_session(conn: Connection, scope: Scope, session_id: str, now: int) -> bool:
+    """Let an ended session go on; False where it had not ended."""
+    return conn.execute(_REOPEN_SESSION, {**owner(scope), "of_id": session_id, "at": now}).rowcount == 1

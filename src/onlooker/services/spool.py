@@ -1,0 +1,237 @@
+"""The spool: what hooks kept while no server took it is stored here, in order, and taken out of the spool after that.
+
+`hooks.client` writes `<home>/spool/events/NAME`, one file a payload, whole or not at all; names sort by the time of the
+hook. While a file is there, hooks keep what follows too, so that nothing of a session overtakes what came before. What
+cannot be stored is set aside in `spool/rejected` with its reason.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from onlooker.domain.errors import InvalidInput, OnlookerError, Unavailable
+from onlooker.domain.models import Principal
+from onlooker.domain.payloads import read_json
+from onlooker.domain.places import Place
+from onlooker.services.hooks import HookPayload, Hooks
+from onlooker.telemetry import log, place_of
+
+LOOK_EVERY_S = 0.2
+TRY_AGAIN_S = 2.0
+BATCH = 500
+BATCH_BYTES = 8 * 1024 * 1024
+DRAFT_GIVEN_UP_S = 60.0
+"""A draft this old belongs to a hook that was killed while it wrote."""
+MOST_REJECTED = 1_000
+"""Rejected files that are kept; of the ones after them only the reason is."""
+HEAD_END = b"\r\n\r\n"
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What came of the spool: files stored, of which events were known before, and files set aside."""
+
+    stored: int = 0
+    known: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A file of the spool; `hook` is None where it cannot be read, for the reason."""
+
+    name: str
+    hook: HookPayload | None
+    reason: str = ""
+
+
+class Spool:
+    """The spool of one home. `principal` says as whom its payloads are stored."""
+
+    def __init__(self, home: Path, hooks: Hooks, *, principal: Callable[[], Awaitable[Principal]]) -> None:
+        self._folder = home / "spool"
+        self._hooks = hooks
+        self._principal = principal
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Store what is there and what comes, until `stop`. A database that is away is waited for."""
+        while not stop.is_set():
+            wait_s = LOOK_EVERY_S
+            try:
+                if await asyncio.to_thread(self._is_waited_for):
+                    done = await self.replay(stop)
+                    log.info("spool replayed", stored=done.stored, known=done.known, rejected=done.rejected)
+            except Unavailable as error:
+                wait_s = max(TRY_AGAIN_S, error.retry_after_s)
+            except (OnlookerError, OSError) as error:
+                log.warning("the spool cannot be replayed", error=type(error).__name__, where=place_of(error))
+                wait_s = TRY_AGAIN_S
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait_s)
+
+    async def replay(self, stop: asyncio.Event | None = None) -> Replayed:
+        """Store all that waits, the oldest first, until nothing does. Safe to be cut off anywhere, and to run twice.
+
+        Raises `Unavailable` when the database is away or busy; what was not stored stays in the spool.
+        """
+        done = Replayed()
+        principal = await self._principal()
+        while names := await asyncio.to_thread(self._waiting):
+            reading = asyncio.create_task(asyncio.to_thread(self._read, names, 0))
+            while True:
+                batch, following = await reading
+                if not batch or (stop is not None and stop.is_set()):
+                    break
+                reading = asyncio.create_task(asyncio.to_thread(self._read, names, following))
+                try:
+                    await self._store(principal, batch, done)
+                except BaseException:
+                    await reading
+                    raise
+            if stop is not None and stop.is_set():
+                return done
+        await asyncio.to_thread(self._tidy)
+        return done
+
+    async def _store(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> None:
+        """Store a batch; where one of it is refused, each by itself, and that one is set aside."""
+        good = [kept for kept in batch if kept.hook is not None]
+        refused = [kept for kept in batch if kept.hook is None]
+        try:
+            await self._receive(principal, good, done)
+        except InvalidInput:
+            for kept in good:
+                try:
+                    await self._receive(principal, [kept], done)
+                except InvalidInput as error:
+                    refused.append(_Kept(kept.name, None, "; ".join([str(error), *error.issues])))
+        done.rejected += len(refused)
+        await asyncio.to_thread(self._take_out, [kept.name for kept in batch], refused)
+
+    async def _receive(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> None:
+        results = await self._hooks.receive_many(principal, [kept.hook for kept in batch if kept.hook is not None])
+        done.stored += len(results)
+        done.known += sum(each.duplicate for result in results for each in result.recorded)
+
+    def _is_waited_for(self) -> bool:
+        return next(self._entries(), None) is not None or self._dropped() > 0 or bool(self._old_drafts())
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        return _scan(self._folder / "events")
+
+    def _waiting(self) -> list[str]:
+        return sorted(entry.name for entry in self._entries())
+
+    def _read(self, names: Sequence[str], start: int) -> tuple[list[_Kept], int]:
+        """The files from `start` on that make a batch, and where the next begins."""
+        batch: list[_Kept] = []
+        size = 0
+        while start < len(names) and len(batch) < BATCH and size < BATCH_BYTES:
+            name = names[start]
+            start += 1
+            try:
+                data = (self._folder / "events" / name).read_bytes()
+            except FileNotFoundError:
+                continue
+            size += len(data)
+            batch.append(_read_kept(name, data))
+        return batch, start
+
+    def _take_out(self, names: Sequence[str], refused: Sequence[_Kept]) -> None:
+        for kept in refused:
+            self._set_aside(self._folder / "events" / kept.name, kept.reason)
+        for name in names:
+            with suppress(FileNotFoundError):
+                (self._folder / "events" / name).unlink()
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        rejected = self._folder / "rejected"
+        rejected.mkdir(mode=0o700, exist_ok=True)
+        if sum(1 for _ in _scan(rejected)) <= MOST_REJECTED:
+            path.replace(rejected / path.name.lstrip("."))
+        _note(rejected / "reasons.jsonl", {"file": path.name, "reason": reason, "at": int(time.time() * 1000)})
+        log.warning("a kept hook payload was set aside", file=path.name, reason=reason)
+
+    def _tidy(self) -> None:
+        """Nothing waits: the room is free again, drafts of killed hooks are set aside, and what was dropped is told."""
+        with suppress(FileNotFoundError):
+            os.truncate(self._folder / "blocks", 0)
+        for draft in self._old_drafts():
+            self._set_aside(draft, "half written: its hook was killed")
+        dropped = self._dropped()
+        if dropped:
+            _note(self._folder / "drops.jsonl", {"dropped": dropped, "at": int(time.time() * 1000)})
+            os.truncate(self._folder / "dropped", 0)
+            log.warning("hook payloads were dropped: the spool or its disk was full", dropped=dropped)
+
+    def _dropped(self) -> int:
+        try:
+            return (self._folder / "dropped").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _old_drafts(self) -> list[Path]:
+        given_up = time.time() - DRAFT_GIVEN_UP_S
+        drafts = [Path(entry.path) for entry in _scan(self._folder) if entry.name.startswith(".")]
+        found = []
+        for draft in drafts:
+            with suppress(FileNotFoundError):
+                if draft.stat().st_mtime < given_up:
+                    found.append(draft)
+        return found
+
+
+def make_spool(home: Path) -> None:
+    """Make the folder and its counters beforehand: on a full disk a counter can grow, but no file can be made."""
+    (home / "spool" / "events").mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("blocks", "dropped"):
+        os.close(os.open(home / "spool" / name, os.O_WRONLY | os.O_CREAT, 0o600))
+
+
+def count_dropped(home: Path) -> int:
+    """How many payloads were ever dropped in this home."""
+    total = 0
+    with suppress(FileNotFoundError):
+        total += (home / "spool" / "dropped").stat().st_size
+    with suppress(FileNotFoundError):
+        for line in (home / "spool" / "drops.jsonl").read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                total += int(json.loads(line)["dropped"])
+    return total
+
+
+def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        yield from entries
+
+
+def _note(path: Path, what: dict[str, object]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, json.dumps(what, ensure_ascii=False).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _read_kept(name: str, data: bytes) -> _Kept:
+    """A file as `hooks.client.frame` wrote it."""
+    head, found, body = data.partition(HEAD_END)
+    told = dict(line.partition(": ")[::2] for line in head.decode("ascii", "replace").split("\r\n"))
+    if not found or not told.get("x-onlooker-at", "").isdecimal():
+        return _Kept(name, None, "not what a hook writes")
+    if told.get("content-length") != str(len(body)):
+        return _Kept(name, None, f"half written: {len(body)} of {told.get('content-length')} bytes")
+    try:
+        payload = read_json(body)
+    except InvalidInput as error:
+        return _Kept(name, None, str(error))
+    named, identity = told.get("x-onlooker-project", ""), told.get("x-onlooker-place", "")
+    place = Place(unquote(named), unquote(identity)) if named and identity else None
+    platform = unquote(told.get("x-onlooker-agent", "claude-code"))
+    return _Kept(name, HookPayload(platform, payload, int(told["x-onlooker-at"]), place))
