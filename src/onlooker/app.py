@@ -45,6 +45,7 @@ from onlooker.services.recall import Recall
 from onlooker.services.retention import Retaining
 from onlooker.services.session_context import SessionContexts
 from onlooker.services.spool import Spool, make_spool
+from onlooker.services.usage import Spending
 from onlooker.settings import QueueChoice, Settings
 from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
@@ -89,6 +90,7 @@ class App:
     forget: Forget
     retaining: Retaining
     jobs: Jobs
+    spending: Spending
     waiters: JobWaiters
     worker: Worker
 
@@ -177,6 +179,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             injecting=Injecting(hooks, contexts, recall),
             recall=recall,
             jobs=Jobs(database, outbox),
+            spending=Spending(
+                database, project_caps=settings.project_caps, team_caps=settings.team_caps, now_ms=now_ms
+            ),
             waiters=waiters,
             worker=worker,
         )

@@ -9,6 +9,8 @@ from onlooker.cli.options import json_option, local_time, show_table, tell
 if TYPE_CHECKING:
     from onlooker.domain.models import ApiKey
 
+DEFAULT_POLICY = "default"
+POLICIES = ("batch", "per-event", "end-of-turn", DEFAULT_POLICY)
 SCOPES = ("read", "write", "admin")
 
 
@@ -155,6 +157,29 @@ def list_projects(*, as_json: bool) -> None:
         show_table(("id", "name", "created"), [(each.id, each.name, local_time(each.created_at)) for each in found])
 
     run(show())
+
+
+@projects.command("policy", epilog="Example: onlooker projects policy website end-of-turn")
+@click.argument("name")
+@click.argument("policy", required=False, type=click.Choice(POLICIES))
+@json_option
+def policy_of_project(*, name: str, policy: str | None, as_json: bool) -> None:
+    """Say when a project's events go to the model; without a policy, show it. `default`: what the settings say."""
+    from onlooker.cli.local import open_local, run, scope_of
+    from onlooker.domain.batching import GenerationPolicy
+
+    async def work() -> None:
+        async with open_local() as local:
+            scope = scope_of((await local.projects(name))[0])
+            if policy is not None:
+                own = None if policy == DEFAULT_POLICY else GenerationPolicy(policy)
+                await local.app.spending.set_policy(scope, own)
+            found = await local.app.spending.policy(scope)
+            counts = found or local.app.settings.generation_policy
+        told = {"project": name, "policy": str(counts), "own": found is not None}
+        tell(as_json, told, lambda: f"{name}: {counts}" + ("" if found else " (by the settings)"))
+
+    run(work())
 
 
 @projects.command("keep", epilog="Example: onlooker projects keep website --events-days 90")

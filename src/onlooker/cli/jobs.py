@@ -15,7 +15,7 @@ LONGEST_REASON = 60
 
 @click.group(epilog="Example: onlooker jobs list --status failed")
 def jobs() -> None:
-    """List, show, retry and cancel generation jobs: what makes observations of events."""
+    """List, show, retry, cancel and resume generation jobs: what makes observations of events."""
 
 
 @jobs.command("list", epilog="Example: onlooker jobs list --status failed --json")
@@ -125,6 +125,22 @@ def cancel_jobs(*, job_ids: tuple[str, ...], as_json: bool) -> None:
         tell(as_json, {"jobs": told}, lambda: "\n".join(said))
 
     run(cancel())
+
+
+@jobs.command("resume", epilog="Example: onlooker jobs resume --project website")
+@click.option("--project", help="Only those of this project; without it, of all.")
+@json_option
+def resume_jobs(*, project: str | None, as_json: bool) -> None:
+    """Let jobs that are held go on: after a quota, a bill or a key was put in order, or a cap raised."""
+    from onlooker.cli.local import open_local, run
+
+    async def resume() -> None:
+        async with open_local() as local:
+            project_id = (await local.projects(project))[0].id if project is not None else None
+            resumed = await local.app.jobs.resume(local.principal, project_id)
+        tell(as_json, {"resumed": resumed}, lambda: f"{resumed} jobs resumed.")
+
+    run(resume())
 
 
 def _job_json(job: "Job") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from onlooker.http import (
     page,
     recall,
     sessions,
+    usage,
 )
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
@@ -37,6 +38,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *feedback.OPERATIONS,
     *context.OPERATIONS,
     *jobs.OPERATIONS,
+    *usage.OPERATIONS,
     *hooks.OPERATIONS,
 )
 

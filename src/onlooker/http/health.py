@@ -11,7 +11,7 @@ from onlooker.domain.jobs import KIND_LANES
 from onlooker.http.operation import Call, Operation, Reply, Services
 from onlooker.http.schemas import HealthzView, ReadinessView
 from onlooker.queue.contract import KindDepth, QueueDepth, QueueHealth
-from onlooker.storage import heads, schema, workers
+from onlooker.storage import heads, jobs, provider_lanes, schema, workers
 from onlooker.storage.database import Connection
 
 ANSWER_WITHIN_S = 1.8
@@ -101,7 +101,7 @@ async def _database(services: Services) -> dict[str, Any]:
         return {
             "schemaVersion": schema.installed_version(conn),
             "oldestQueuedMs": heads.oldest_queued_ms(conn),
-            "worker": {"status": "ok" if seen else "none", "count": len(seen)},
+            "worker": {"status": "ok" if seen else "none", "count": len(seen), **_held(conn)},
         }
 
     known = {"engine": services.database.name, "host": urlsplit(services.database.url).hostname}
@@ -109,6 +109,19 @@ async def _database(services: Services) -> dict[str, Any]:
         return {"status": "ok", **known, **await _in_time(services.database.read(look))}
     except (TimeoutError, StorageUnavailable) as error:
         return {"status": "error", **known, "error": f"database: {_reason(error)}"}
+
+
+def _held(conn: Connection) -> dict[str, Any]:
+    """Why jobs are held, and which providers are not called; nothing where all is well."""
+    told: dict[str, Any] = {}
+    if reasons := jobs.held_by_reason(conn):
+        told["held"] = [{"reason": reason, "jobs": count} for reason, count in reasons]
+    if lanes := provider_lanes.posted(conn):
+        told["providers"] = [
+            {"provider": lane.provider, "condition": str(lane.condition), "until": lane.until, "reason": lane.reason}
+            for lane in lanes
+        ]
+    return told
 
 
 async def _queue(services: Services) -> dict[str, Any]:

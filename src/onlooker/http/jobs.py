@@ -1,10 +1,24 @@
-"""Generation jobs: list, read, retry, cancel."""
+"""Generation jobs: list, read, retry, cancel, resume."""
+
+from msgspec import Struct
 
 from onlooker.domain.errors import Forbidden, NotFound
 from onlooker.domain.models import KeyScope
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import CancelledView, JobQuery, JobsQuery, JobsView, JobView, OneJobView, RetriedView
 from onlooker.storage.job_pages import JobFilter
+
+
+class ResumeQuery(Struct, frozen=True, rename="camel"):
+    """Whose jobs: of one project, else of all that the key reaches."""
+
+    project_id: str | None = None
+
+
+class ResumedView(Struct):
+    """How many jobs were held and go on."""
+
+    resumed: int
 
 
 async def _page(call: Call, project_id: str | None) -> Reply:
@@ -57,6 +71,14 @@ async def cancel_job(call: Call) -> Reply:
     return Reply(CancelledView(JobView.of(job), not now))
 
 
+async def resume_jobs(call: Call) -> Reply:
+    """Let jobs that are held go on."""
+    project_id = None
+    if call.query.project_id is not None:
+        project_id = (await call.services.accounts.resolve_project(call.principal, call.query.project_id)).project_id
+    return Reply(ResumedView(await call.services.jobs.resume(call.principal, project_id)))
+
+
 OPERATIONS = (
     Operation("GET", "/v1/jobs", "List jobs", list_jobs, {200: JobsView}, KeyScope.READ, query=JobsQuery),
     Operation(
@@ -70,6 +92,10 @@ OPERATIONS = (
     Operation(
         "POST", "/v1/jobs/{job_id}/cancel", "Cancel a job", cancel_job, {200: CancelledView}, KeyScope.WRITE,
         problems=frozenset({404, 409}),
+    ),
+    Operation(
+        "POST", "/v1/jobs/resume", "Let held jobs go on", resume_jobs, {200: ResumedView}, KeyScope.WRITE,
+        query=ResumeQuery,
     ),
     Operation(
         "GET", "/v1/teams/{team_id}/jobs", "List a team's jobs", list_jobs_of_team, {200: JobsView}, KeyScope.READ,

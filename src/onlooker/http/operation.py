@@ -27,6 +27,7 @@ from onlooker.services.jobs import Jobs
 from onlooker.services.live import JobWaiters
 from onlooker.services.recall import Recall
 from onlooker.services.session_context import SessionContexts
+from onlooker.services.usage import Spending
 from onlooker.settings import Settings
 from onlooker.storage.database import Database
 
@@ -58,6 +59,8 @@ class Services(Protocol):
     def forget(self) -> Forget: ...
     @property
     def jobs(self) -> Jobs: ...
+    @property
+    def spending(self) -> Spending: ...
     @property
     def waiters(self) -> JobWaiters: ...
 

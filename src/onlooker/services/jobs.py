@@ -1,12 +1,12 @@
-"""What an operator does with generation jobs: look, retry, cancel."""
+"""What an operator does with generation jobs: look, retry, cancel, resume."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onlooker.domain.models import Job, Principal, Scope
 from onlooker.services.outbox import Outbox
-from onlooker.storage import job_pages, jobs
-from onlooker.storage.database import Database
+from onlooker.storage import job_pages, jobs, provider_lanes
+from onlooker.storage.database import Connection, Database
 from onlooker.storage.job_pages import JobFilter
 
 CANCELLED_BY_OPERATOR = "cancelled by an operator"
@@ -62,6 +62,21 @@ class Jobs:
         if now:
             await self._ring_head(job)
         return job, now
+
+    async def resume(self, principal: Principal, project_id: str | None = None) -> int:
+        """Make due all that is held, for whatever reason, and ring it; how many. Providers are asked again at once.
+
+        What has not changed holds them again, with its reason. A second call resumes none.
+        """
+        project_id = principal.project_id or project_id
+
+        def work(conn: Connection) -> list[Job]:
+            provider_lanes.clear(conn)
+            return jobs.resume(conn, principal.team_id, project_id)
+
+        resumed = await self._database.tx(work)
+        await self._outbox.publish(resumed)
+        return len(resumed)
 
     async def _ring_head(self, job: Job) -> None:
         """Ring what may run now: the session's head, or the job itself where it belongs to none (R9)."""

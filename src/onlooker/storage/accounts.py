@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, Table, bindparam, select, update
+from sqlalchemy import ColumnElement, Row, Table, bindparam, select, update
 
+from onlooker.domain.batching import GenerationPolicy
 from onlooker.domain.errors import NotFound
 from onlooker.domain.models import ApiKey, KeyScope, Project, Scope, Team
 from onlooker.storage import dialect
@@ -119,6 +120,21 @@ def list_projects(conn: Connection, team_id: str) -> list[Project]:
 def project_name(conn: Connection, scope: Scope) -> str:
     """The name of a project. Raises `NotFound`."""
     return get_project(conn, scope.team_id, scope.project_id).name
+
+
+def policy_of(conn: Connection, scope: Scope) -> GenerationPolicy | None:
+    """The policy that a project has of its own; None where the settings decide."""
+    policy = conn.execute(select(projects.c.generation_policy).where(*_of(scope))).scalar_one_or_none()
+    return None if policy is None else GenerationPolicy(policy)
+
+
+def set_policy(conn: Connection, scope: Scope, policy: GenerationPolicy | None) -> None:
+    """Give a project a policy of its own, or with None that of the settings."""
+    conn.execute(update(projects).where(*_of(scope)).values(generation_policy=policy))
+
+
+def _of(scope: Scope) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return projects.c.id == scope.project_id, projects.c.team_id == scope.team_id
 
 
 def project_of(conn: Connection, team_id: str, what: str, row_id: str) -> str:

@@ -293,12 +293,12 @@ def release_held(conn: Connection) -> int:
     return conn.execute(update(JOBS).where(*held).values(next_attempt_at=0, rung_at=0, ring_wait_ms=0)).rowcount
 
 
-def resume(conn: Connection, team_id: str, project_id: str | None, now: int | None = None) -> list[Job]:
+def resume(conn: Connection, team_id: str, project_id: str | None) -> list[Job]:
     """Make due all that is held in a team, or in one project of it, whatever holds it; these jobs.
 
     Where the reason has not gone away they are held again when they are looked at. A second call finds none.
     """
-    now = dialect.read_clock(conn) if now is None else now
+    now = dialect.read_clock(conn)
     conditions = [JOBS.c.team_id == team_id, JOBS.c.status == JobStatus.QUEUED, JOBS.c.held_reason.is_not(None)]
     if project_id is not None:
         conditions.append(JOBS.c.project_id == project_id)
