@@ -7,7 +7,7 @@ million waiting rows in 10,000 sessions are 10,000 steps.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, literal_column, select, text, update
+from sqlalchemy import case, func, select, text, update
 
 from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job
@@ -48,8 +48,8 @@ _WITHOUT_SESSION = text(
     """
 )
 
-# A literal, not a parameter: only then is the partial index known to hold the rows.
-OLDEST_QUEUED = select(func.min(JOBS.c.created_at)).where(JOBS.c.status == literal_column("'queued'"))
+# The words of the partial index: only then is it known to hold the rows.
+OLDEST_QUEUED = select(func.min(JOBS.c.created_at)).where(text("status = 'queued' AND created_at >= 0"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from alembic import op
 revision = "0005"
 down_revision = "0004"
 
-IS_QUEUED = sa.text("status = 'queued'")
+IS_QUEUED = sa.text("status = 'queued' AND created_at >= 0")
 
 
 def upgrade() -> None:
