@@ -1,1 +1,1 @@
-return claim(1)
+return done(claim(1))

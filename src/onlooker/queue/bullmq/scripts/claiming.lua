@@ -1,9 +1,9 @@
 -- Claims: the oldest of the lanes that are ready, or of the given ones.
 
--- What a holder is told of a claim.
-local function told(q, k, id, token)
-  local job = call('HMGET', k .. id, 'name', 'data', 'ol_tool', 'ol_flags', 'ats')
-  return { q, id, job[1] or '', job[2] or '', job[3] or '', job[4] or '', tonumber(job[5] or 1), token }
+-- What a holder is told of a claim, of the job's fields in this order.
+local TOLD = { 'name', 'data', 'ol_tool', 'ol_flags', 'ats', 'atm' }
+local function told(q, id, token, job, attempt)
+  return { q, id, job[1], job[2] or '', job[3] or '', job[4] or '', attempt, token }
 end
 
 local function next_lane(lanes)
@@ -43,23 +43,25 @@ local function claim_of(q, token, lease, holder)
   if not may_serve(q, k) then return nil end
   call('ZREM', P .. 'ready', q)
   local id = next_job(q, k)
-  local is_there = id and call('EXISTS', k .. id) == 1
-  if is_there then
-    call('SET', k .. id .. ':lock', token, 'PX', lease)
-    call('PERSIST', k .. id)
-    call('HINCRBY', k .. id, 'ats', 1)
-    call('HSET', k .. id, 'processedOn', now, 'pb', holder)
-    call('ZADD', P .. 'leases', now + lease, q .. ':' .. id)
-    event(q, k, 'active', 'jobId', id, 'prev', 'waiting')
-  elseif id then
+  if not id then
+    if exclusive(q) then settle(q, k) end
+    return nil
+  end
+  local job = call('HMGET', k .. id, unpack(TOLD))
+  if not job[1] then
     call('LREM', k .. 'active', -1, id)
+    if exclusive(q) then settle(q, k) else refresh(q, k) end
+    return nil
   end
-  if exclusive(q) then
-    if not is_there then settle(q, k) end
-  elseif not refresh(q, k) then
-    call('ZREM', k .. 'marker', '0')
-  end
-  return is_there and told(q, k, id, token)
+  local attempt = tonumber(job[5] or 0) + 1
+  call('SET', k .. id .. ':lock', token, 'PX', lease)
+  -- BullMQ's own retry of a finished job leaves it with the time at which it would have been forgotten.
+  if job[6] then call('PERSIST', k .. id) end
+  call('HSET', k .. id, 'processedOn', now, 'pb', holder, 'ats', attempt)
+  call('ZADD', P .. 'leases', now + lease, q .. ':' .. id)
+  event(q, k, 'active', 'jobId', id, 'prev', 'waiting')
+  if not exclusive(q) and not refresh(q, k) then call('ZREM', k .. 'marker', '0') end
+  return told(q, id, token, job, attempt)
 end
 
 -- The claims that a call whose answer was lost has made.
@@ -69,7 +71,10 @@ local function claimed_by(token)
     local q, id = split(member)
     local k = P .. q .. ':'
     local lock = call('GET', k .. id .. ':lock')
-    if lock and string.sub(lock, 1, #token + 1) == token .. '.' then found[#found + 1] = told(q, k, id, lock) end
+    if lock and string.sub(lock, 1, #token + 1) == token .. '.' then
+      local job = call('HMGET', k .. id, unpack(TOLD))
+      found[#found + 1] = told(q, id, lock, job, tonumber(job[5]))
+    end
   end
   return found
 end
@@ -112,6 +117,8 @@ local function claim(at)
     call('ZREMRANGEBYSCORE', P .. 'waited', 0, now)
     for _, q in ipairs(lanes) do call('ZADD', P .. 'waited', now + tonumber(ARGV[at + 7]), q) end
   end
+  -- Whatever this call has made ready, or was woken for, and did not take is for another process.
+  is_news = false
   if (#claims > 0 or count == 0 or lanes) and call('ZCARD', P .. 'ready') > 0 then call('ZADD', P .. 'wake', 0, '0') end
   return { claims, next_ms or -1 }
 end

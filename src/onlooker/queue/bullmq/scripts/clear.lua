@@ -6,7 +6,7 @@ local function drop(id)
   call('ZREM', P .. 'leases', q .. ':' .. id)
   call('ZREM', P .. 'due', q .. ':' .. id)
 end
-return once(ARGV[1], function()
+return done(once(ARGV[1], function()
   local count = 0
   for _, list in ipairs({ 'wait', 'active', 'paused' }) do
     for _, id in ipairs(call('LRANGE', k .. list, 0, -1)) do
@@ -25,4 +25,4 @@ return once(ARGV[1], function()
   call('ZREM', P .. 'ready', q)
   if exclusive(q) then settle(q, k) end
   return count
-end)
+end))

@@ -59,9 +59,10 @@ local function put_in_place(k, id)
   end
 end
 
--- Wake one process that waits for anything, and one that waits for this lane alone.
+-- Wake one process that waits for anything, at the end of the script, and one that waits for this lane alone.
+local is_news = false
 local function mark(q, k)
-  call('ZADD', P .. 'wake', 0, '0')
+  is_news = true
   if not exclusive(q) then
     call('ZADD', k .. 'marker', 0, '0')
   else
@@ -107,7 +108,8 @@ local function oldest_delayed(k)
 end
 
 -- Make a lane ready where its next message may be served. False when it has no unfinished one but the active.
-local function refresh(q, k)
+-- `is_idle`: a session's lane that is known to have none in hand.
+local function refresh(q, k, is_idle)
   local id = call('LINDEX', k .. 'wait', -1)
   if not exclusive(q) then
     if not id then id = call('ZRANGE', k .. 'prioritized', 0, 0)[1] end
@@ -119,7 +121,7 @@ local function refresh(q, k)
     mark(q, k)
     return true
   end
-  if call('LLEN', k .. 'active') > 0 then return true end
+  if not is_idle and call('LLEN', k .. 'active') > 0 then return true end
   local place = id and place_of(k, id)
   if call('ZCARD', k .. 'delayed') > 0 then
     local other, its, at = oldest_delayed(k)
@@ -161,7 +163,7 @@ local function settle(q, k)
   call('ZADD', P .. 'lanes', count, q)
   call('HSET', k .. 'meta', 'concurrency', 0)
   local active = call('LINDEX', k .. 'active', 0)
-  if not active and not is_paused(k) then return refresh(q, k) end
+  if not active and not is_paused(k) then return refresh(q, k, true) end
   call('ZREM', P .. 'ready', q)
   if not active or not call('ZSCORE', P .. 'leases', q .. ':' .. active) then
     call('ZADD', P .. 'checks', now + CHECK_AGAIN_MS, q)
@@ -172,7 +174,7 @@ end
 local function one_less(q, k)
   local left = tonumber(call('ZINCRBY', P .. 'lanes', -1, q))
   if left >= 0 then call('DECR', P .. 'open') end
-  local has_more = refresh(q, k)
+  local has_more = refresh(q, k, true)
   if left == 0 and not has_more then
     forget(q, k)
   elseif left < 1 or not has_more then
@@ -274,4 +276,10 @@ local function look()
   end)
   each(P .. 'checks', check)
   return soonest and soonest - now
+end
+
+-- What a script returns, once the marker is set for what it has made ready.
+local function done(told)
+  if is_news then call('ZADD', P .. 'wake', 0, '0') end
+  return told
 end

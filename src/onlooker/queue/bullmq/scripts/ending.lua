@@ -17,21 +17,22 @@ local function finish(token, q, id, nonce, reason, retention)
   local k = P .. q .. ':'
   if not take_from(q, k, id, token) then return ended_by(k, id, token, nonce) and 1 or 0 end
   local job, state = k .. id, reason == '' and 'completed' or 'failed'
-  call('HINCRBY', job, 'atm', 1)
   call('HSET', job, 'finishedOn', now, 'ol_end', token .. '|' .. nonce)
+  call('PEXPIRE', job, retention)
   if state == 'failed' then
+    call('HINCRBY', job, 'atm', 1)
     call('HSET', job, 'failedReason', string.sub(reason, 2))
-  else
+  elseif not exclusive(q) then
+    call('HINCRBY', job, 'atm', 1)
     call('HSET', job, 'returnvalue', 'null')
   end
-  call('PEXPIRE', job, retention)
   if exclusive(q) then
     if state == 'failed' then
       call('ZADD', k .. 'failed', now, id)
       call('PEXPIRE', k .. 'failed', retention)
       call('ZADD', P .. 'dead', now, q .. ':' .. id)
     else
-      call('HDEL', job, 'data', 'opts', 'returnvalue', 'pb', 'processedOn', 'timestamp', 'delay', 'priority', 'ol_tool')
+      call('HDEL', job, 'data', 'opts', 'pb', 'processedOn', 'timestamp', 'delay', 'priority', 'ol_tool')
     end
     one_less(q, k)
   else

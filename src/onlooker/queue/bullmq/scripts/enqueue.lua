@@ -95,4 +95,4 @@ end
 
 local told = {}
 for at = 2, #ARGV, STRIDE do told[#told + 1] = enqueue(at) end
-return told
+return done(told)

@@ -9,4 +9,4 @@ if delay > 0 then
 else
   put_back(q, k, id)
 end
-return 1
+return done(1)

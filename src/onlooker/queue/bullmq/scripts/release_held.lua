@@ -1,5 +1,5 @@
 -- ARGV: nonce, then what holders' names or tokens begin with. Releases what they hold; how many.
-return once(ARGV[1], function()
+return done(once(ARGV[1], function()
   local count = 0
   for _, member in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
     local q, id = split(member)
@@ -13,4 +13,4 @@ return once(ARGV[1], function()
     end
   end
   return count
-end)
+end))
