@@ -17,12 +17,13 @@ COMMIT = b"COMMIT"
 class CuttingProxy:
     """Passes on what both sides say until it is told to `cut`, then does that at the next commit of any connection.
 
-    `before`: the commit never reaches the server. `after`: it does, and the answer reaches nobody. In
-    both cases the connection is lost. `silence`: as `after`, and the connection stays open.
+    A commit is what holds `mark`. `before`: the commit never reaches the server. `after`: it does, and the answer
+    reaches nobody. In both cases the connection is lost. `silence`: as `after`, and the connection stays open.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, mark: bytes = COMMIT) -> None:
         self._target = (host, port)
+        self._mark = mark
         self._orders: list[Cut] = []
         self._throw: Callable[[], Cut | None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,10 +63,12 @@ class CuttingProxy:
         except asyncio.CancelledError:  # cut: nothing of what is still on its way arrives
             for one in (writer, server_writer):
                 one.transport.abort()
+        # All are closed before anything is waited for: this may be cancelled while it waits.
         back.cancel()
-        await asyncio.wait({back})
         for one in (writer, server_writer):
             one.close()
+        await asyncio.wait({back})
+        for one in (writer, server_writer):
             with contextlib.suppress(OSError):
                 await one.wait_closed()
         self._tasks.discard(task)
@@ -94,7 +97,7 @@ class CuttingProxy:
                 await reader.read()
 
     def _order_for(self, data: bytes) -> Cut | None:
-        if COMMIT not in data:
+        if self._mark not in data:
             return None
         how = self._orders.pop(0) if self._orders else self._throw()
         self.cuts += how is not None
@@ -116,9 +119,9 @@ class CuttingProxy:
 
 
 @asynccontextmanager
-async def cutting_proxy(host: str, port: int) -> AsyncIterator[CuttingProxy]:
+async def cutting_proxy(host: str, port: int, mark: bytes = COMMIT) -> AsyncIterator[CuttingProxy]:
     """A proxy on a free port of this machine."""
-    proxy = CuttingProxy(host, port)
+    proxy = CuttingProxy(host, port, mark)
     server = await asyncio.start_server(proxy.serve, LOOPBACK, 0)
     proxy.port = server.sockets[0].getsockname()[1]
     async with server:

@@ -1,49 +1,89 @@
 """The queue when its store is away, or an answer of it is lost."""
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+import redis
 
-from cutting_proxy import CuttingProxy, cutting_proxy
+from cutting_proxy import COMMIT, CuttingProxy, cutting_proxy
 from databases import prepare_now
 from onlooker.domain.errors import QueueUnavailable
-from onlooker.host import ProcessIdentity
+from onlooker.queue.bullmq import link
 from onlooker.queue.contract import Claim, Lane, Message, QueueEngine
-from onlooker.queue.sql import SqlQueue, calls
-from onlooker.storage.database import open_database
+from onlooker.queue.sql import calls
 from postgres_admin import admin_execute
-from queue_stores import SqlStore
-from servers import PostgresServer
+from queue_stores import BullmqStore, SqlStore, Store
+from servers import PostgresServer, RedisServer, postgres_server, redis_families, redis_server
 from waiting import wait_until
 
 LANE = Lane.session("one")
+FAMILIES = list(redis_families()) or ["redis"]
 
 
-@pytest.fixture
-def prepared(own_postgres: PostgresServer) -> PostgresServer:
-    """A Postgres of the test's own, migrated."""
-    prepare_now(own_postgres.url)
-    return own_postgres
+@dataclass
+class Backend:
+    """A server of the test's own, and the stores on it. `timeouts` is the module whose times a call takes."""
+
+    server: PostgresServer | RedisServer
+    timeouts: ModuleType
+    commit: bytes
+
+    def store(self, port: int | None = None) -> Store:
+        """The store, by way of another port where one is given."""
+        given = urlsplit(self.server.url)
+        place = f"127.0.0.1:{port or self.server.port}"
+        url = given._replace(netloc=f"{given.username}:{given.password}@{place}").geturl()
+        return SqlStore(url) if isinstance(self.server, PostgresServer) else BullmqStore(url, "outage")
+
+    def flush(self) -> None:
+        """Bring to the disk what a kill would take: the queue's commits in Postgres wait for its next flush."""
+        if isinstance(self.server, PostgresServer):
+            admin_execute(self.server.url, "CHECKPOINT")
+
+    def end_connections(self) -> None:
+        """End those of everybody else, from the server's side."""
+        if isinstance(self.server, PostgresServer):
+            admin_execute(
+                self.server.url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            return
+        with redis.Redis.from_url(self.server.url) as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+@pytest.fixture(params=["postgres", *FAMILIES])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A Postgres, migrated, and a Redis of each family that keeps what it is given."""
+    if request.param == "postgres":
+        with postgres_server() as postgres:
+            prepare_now(postgres.url)
+            yield Backend(postgres, calls, COMMIT)
+    else:
+        with redis_server(durable=True, binary=redis_families().get(request.param)) as server:
+            yield Backend(server, link, b"EVALSHA")
 
 
 @pytest_asyncio.fixture
-async def proxy(postgres_database_prepared: str) -> AsyncIterator[CuttingProxy]:
-    target = urlsplit(postgres_database_prepared)
-    async with cutting_proxy(target.hostname or "", target.port or 0) as proxy:
+async def proxy(backend: Backend) -> AsyncIterator[CuttingProxy]:
+    async with cutting_proxy("127.0.0.1", backend.server.port, backend.commit) as proxy:
         yield proxy
 
 
 @pytest_asyncio.fixture
-async def cut_queue(proxy: CuttingProxy, postgres_database_prepared: str) -> AsyncIterator[QueueEngine]:
-    """An engine behind the proxy."""
-    target = urlsplit(postgres_database_prepared)
-    url = target._replace(netloc=f"{target.username}:{target.password}@127.0.0.1:{proxy.port}").geturl()
-    async with SqlStore(url).engine() as queue:
+async def cut_queue(proxy: CuttingProxy, backend: Backend) -> AsyncIterator[QueueEngine]:
+    """An engine behind the proxy, which has been connected."""
+    async with backend.store(proxy.port).engine() as queue:
+        await queue.require_healthy()
         yield queue
 
 
@@ -62,52 +102,47 @@ async def is_healthy(queue: QueueEngine) -> bool:
 
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
-async def test_a_store_that_is_gone_is_told_at_once_and_used_again_when_it_is_back(
-    prepared: PostgresServer, way: str
-) -> None:
-    async with SqlStore(prepared.url).engine() as queue:
+async def test_a_store_that_is_gone_is_told_at_once_and_used_again_when_it_is_back(backend: Backend, way: str) -> None:
+    async with backend.store().engine() as queue:
         await queue.enqueue(LANE, message(1))
         claim = await take(queue)
         waiting = asyncio.create_task(queue.claim(wait_s=60))
         await asyncio.sleep(0.05)
-        # The queue's commits may be lost when all of Postgres is killed, up to its last flush.
-        admin_execute(prepared.url, "CHECKPOINT")
-        await asyncio.to_thread(prepared.stop if way == "stop" else prepared.kill)
+        backend.flush()
+        await asyncio.to_thread(backend.server.stop if way == "stop" else backend.server.kill)
 
         began = time.monotonic()
         health = await queue.health()
         assert not health.ok
         assert health.error
-        with pytest.raises(QueueUnavailable, match=f"127.0.0.1:{prepared.port}"):
+        with pytest.raises(QueueUnavailable, match=f"127.0.0.1:{backend.server.port}"):
             await queue.require_healthy()
         for call in (queue.enqueue(LANE, message(2)), queue.confirm(claim), queue.depth(), queue.claim(wait_s=1)):
-            with pytest.raises(QueueUnavailable, match=f"127.0.0.1:{prepared.port}"):
+            with pytest.raises(QueueUnavailable, match=f"127.0.0.1:{backend.server.port}"):
                 await call
         with pytest.raises(QueueUnavailable):
             await waiting
         assert time.monotonic() - began < 8
 
-        await asyncio.to_thread(prepared.start)
+        await asyncio.to_thread(backend.server.start)
         await wait_until(lambda: is_healthy(queue))
         assert await queue.confirm(claim)
         waiting = asyncio.create_task(queue.claim(wait_s=60))
         await asyncio.sleep(0.05)
-        async with SqlStore(prepared.url).engine() as other:
+        async with backend.store().engine() as other:
             assert await other.enqueue(LANE, message(2))
             again = await asyncio.wait_for(waiting, 5)
         assert again is not None
         assert await queue.confirm(again)
 
 
-async def test_a_store_that_does_not_answer_is_told_in_time(
-    prepared: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calls, "CALL_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(calls, "TRY_TIMEOUT_S", 0.5)
-    async with SqlStore(prepared.url).engine() as queue:
+async def test_a_store_that_does_not_answer_is_told_in_time(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.timeouts, "CALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(backend.timeouts, "TRY_TIMEOUT_S", 0.5)
+    async with backend.store().engine() as queue:
         await queue.enqueue(LANE, message(1))
         claim = await take(queue)
-        prepared.pause()
+        backend.server.pause()
         try:
             began = time.monotonic()
             assert not await is_healthy(queue)
@@ -118,7 +153,7 @@ async def test_a_store_that_does_not_answer_is_told_in_time(
                     await call
                 assert time.monotonic() - began < 4
         finally:
-            prepared.resume()
+            backend.server.resume()
         await wait_until(lambda: is_healthy(queue))
         # What was asked in the outage may have been done after it, and is not done twice.
         await queue.confirm(claim)
@@ -162,9 +197,9 @@ async def test_who_enqueues_is_told_the_truth_when_the_answer_was_lost(
 
 
 async def test_an_answer_that_never_comes_is_looked_up(
-    cut_queue: QueueEngine, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+    cut_queue: QueueEngine, proxy: CuttingProxy, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "TRY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(backend.timeouts, "TRY_TIMEOUT_S", 0.5)
     await cut_queue.enqueue(LANE, message(1))
     proxy.cut("silence")
     claim = await take(cut_queue)
@@ -197,34 +232,29 @@ async def test_many_lost_answers_lose_and_double_nothing(cut_queue: QueueEngine,
     assert all(numbers == list(range(each)) for numbers in done.values())
 
 
-async def test_a_waiting_consumer_hears_again_after_its_connections_were_ended(
-    postgres_database_prepared: str,
-) -> None:
-    store = SqlStore(postgres_database_prepared)
+async def test_a_waiting_consumer_hears_again_after_its_connections_were_ended(backend: Backend) -> None:
+    store = backend.store()
     async with store.engine(look_ms=60_000) as queue, store.engine() as other:
         waiting = asyncio.create_task(queue.claim(wait_s=60))
         await asyncio.sleep(0.2)
-        admin_execute(
-            postgres_database_prepared,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        )
+        await asyncio.to_thread(backend.end_connections)
         await other.enqueue(LANE, message(1))
         assert await asyncio.wait_for(waiting, 5) is not None
 
 
-async def test_an_engine_can_be_closed_while_its_store_is_gone(prepared: PostgresServer) -> None:
-    async with open_database(prepared.url) as database:
-        queue = SqlQueue(database, identity=ProcessIdentity.of_this_process())
+async def test_an_engine_can_be_closed_while_its_store_is_gone(backend: Backend) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        queue = await stack.enter_async_context(backend.store().engine())
         await queue.enqueue(LANE, message(1))
         await take(queue)
         waiting = asyncio.create_task(queue.claim(wait_s=60))
         await asyncio.sleep(0.05)
-        await asyncio.to_thread(prepared.kill)
+        await asyncio.to_thread(backend.server.kill)
 
-        await queue.close()
+        with pytest.raises(QueueUnavailable):
+            await queue.close()
 
         with pytest.raises(QueueUnavailable):
             await waiting
         await queue.close()
-        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("onlooker")]
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("onlooker")]

@@ -91,7 +91,7 @@ class Outbox:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while not stop.is_set():
-            if self._owes_rings or loop.time() >= due:
+            if self._owes_rings or loop.time() >= due or await self._sees_loss():
                 due = loop.time() + RECONCILE_EVERY_S
                 try:
                     if rung := await self.reconcile():
@@ -100,6 +100,14 @@ class Outbox:
                     log.warning("cannot reconcile yet", reason=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+
+    async def _sees_loss(self) -> bool:
+        """Whether the queue's store has begun anew since it was last looked at."""
+        try:
+            return await self._queue.epoch() != self._epoch
+        except QueueUnavailable:
+            self._owes_rings = True
+            return False
 
     async def _lost_messages(self) -> bool:
         """Whether the queue's store began anew, or a ring failed, since the last time that all were rung."""

@@ -179,7 +179,7 @@ class BullmqQueue:
 
     async def health(self) -> QueueHealth:
         """See `QueueEngine.health`. It asks for a write: one that is not needed, where all is well."""
-        asked = asyncio.create_task(self._calls.epoch(), name="onlooker-queue-health")
+        asked = asyncio.create_task(self._calls.touch(), name="onlooker-queue-health")
         done, _ = await asyncio.wait({asked}, timeout=HEALTH_TIMEOUT_S)
         if not done:
             asked.cancel()
