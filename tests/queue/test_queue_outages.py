@@ -251,8 +251,9 @@ async def test_an_engine_can_be_closed_while_its_store_is_gone(backend: Backend)
         await asyncio.sleep(0.05)
         await asyncio.to_thread(backend.server.kill)
 
-        with pytest.raises(QueueUnavailable):
-            await queue.close()
+        began = time.monotonic()
+        await queue.close()
+        assert time.monotonic() - began < 5
 
         with pytest.raises(QueueUnavailable):
             await waiting

@@ -24,8 +24,12 @@ from onlooker.queue.contract import (
 )
 from onlooker.queue.serving import serve_lane
 from onlooker.queue.text import require_storable
+from onlooker.telemetry import log
 
 HEALTH_TIMEOUT_S = 1.5
+CLOSE_WITHIN_S = 3.0
+"""How long the claims are tried to be released at the end."""
+
 LOOK_MS = 2_000
 """How often a process with waiting consumers looks for itself, whatever it was or was not told."""
 
@@ -202,13 +206,16 @@ class BullmqQueue:
             raise QueueUnavailable(health.error)
 
     async def close(self) -> None:
-        """See `QueueEngine.close`. Raises `QueueUnavailable` where the claims could not be released: leases end."""
+        """See `QueueEngine.close`."""
         if self._waiters.closed:
             return
         await self._waiters.close()
         try:
             if self._calls.has_claimed:
-                await self._calls.release_held([self._holder])
+                async with asyncio.timeout(CLOSE_WITHIN_S):
+                    await self._calls.release_held([self._holder])
+        except (QueueUnavailable, TimeoutError) as error:
+            log.warning("claims are kept until their leases end", reason=str(error) or "no answer")
         finally:
             await self._calls.link.close()
 
