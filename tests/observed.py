@@ -40,7 +40,7 @@ async def new_scope(database: Database) -> Scope:
 
 
 def new_event(
-    scope: Scope, session: str | None, *, event_type: str = "tool_use", **given: str | bool | None
+    scope: Scope, session: str | None, *, event_type: str = "tool_use", **given: str | int | bool | None
 ) -> NewEvent:
     """An event of the agent's session of that name; each call gives another event."""
     number = next(_numbers)
