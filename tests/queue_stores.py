@@ -9,6 +9,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from redis.asyncio import Redis
 from sqlalchemy import delete, func, select, update
@@ -143,7 +144,8 @@ class BullmqStore(Store):
         self.url = url
         self.prefix = prefix or f"test-{secrets.token_hex(4)}"
         self.spec = json.dumps({"engine": "bullmq", "url": url, "prefix": self.prefix})
-        self.client: Redis = Redis.from_url(url)
+        # What its commands answer depends on options that its types do not know.
+        self.client: Any = Redis.from_url(url)
 
     @asynccontextmanager
     async def engine(

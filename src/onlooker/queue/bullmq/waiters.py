@@ -34,6 +34,9 @@ WAITED_MS = 3 * BLOCK_S * 1000
 LARGEST_BATCH = 50
 """Claims of one call: a script has Redis to itself."""
 
+END_WITHIN_S = 1.0
+"""How long calls that are under way when the engine is closed may take; what they claim is released after them."""
+
 SHORTEST_WAIT_S = 0.001
 UNBLOCK_EVERY_S = 0.01
 
@@ -130,6 +133,8 @@ class Waiters:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled():
+                raise self._calls.link.unavailable("it is closed") from None
             self._put_back(task)
             raise
 
@@ -282,5 +287,9 @@ class Waiters:
         self._fail(self._calls.link.unavailable("it is closed"))
         self._set_alarm()
         await self._markers.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_WITHIN_S)
         while self._tasks:
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)

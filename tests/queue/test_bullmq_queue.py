@@ -1,0 +1,357 @@
+"""What only the engine on Redis has: its keys, its cost, BullMQ's shapes, and others who write in them."""
+
+import asyncio
+import gc
+import json
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+import pytest_asyncio
+import redis
+
+from onlooker.domain.errors import InvalidInput
+from onlooker.domain.jobs import KIND_LANES
+from onlooker.queue.bullmq import BullmqQueue
+from onlooker.queue.contract import RETENTION_MS, Claim, KindDepth, Lane, Message, QueueEngine
+from queue_stores import BullmqStore
+from servers import redis_families
+from waiting import wait_until
+
+LANE = Lane.session("one")
+KIND = Lane.kind("server_beta_reindex")
+FAMILIES = list(redis_families()) or ["redis"]
+FOR_ALL = {"ready", "lanes", "leases", "due", "checks", "dead", "kinds", "wake", "waited", "seq", "epoch", "open"}
+"""The keys of the whole queue, beside those of lanes and those that end by themselves."""
+
+
+@pytest.fixture(params=FAMILIES)
+def redis_store(request: pytest.FixtureRequest) -> BullmqStore:
+    return BullmqStore(request.getfixturevalue("redis_of")(request.param))
+
+
+@pytest_asyncio.fixture
+async def store(redis_store: BullmqStore) -> AsyncIterator[BullmqStore]:
+    yield redis_store
+    await redis_store.close()
+
+
+@pytest_asyncio.fixture
+async def queue(store: BullmqStore) -> AsyncIterator[BullmqQueue]:
+    async with store.engine(kinds=list(KIND_LANES.values())) as queue:
+        yield queue
+
+
+class Counted:
+    """How many commands the server ran, scripts' own included, while it was looked."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.commands = 0
+
+    def total(self) -> int:
+        with redis.Redis.from_url(self._url) as client:
+            return sum(told["calls"] for told in client.info("commandstats").values())
+
+
+@contextmanager
+def counted(url: str) -> Iterator[Counted]:
+    counting = Counted(url)
+    # Looking costs the server some commands of its own, the same each time.
+    looks = -counting.total() + counting.total()
+    before = counting.total()
+    yield counting
+    counting.commands = counting.total() - before - looks
+
+
+async def take(queue: QueueEngine, *lanes: Lane) -> Claim:
+    claim = await queue.claim(wait_s=10, lanes=lanes or None)
+    assert claim is not None
+    return claim
+
+
+async def pass_through(queue: QueueEngine, count: int, prefix: str = "s") -> None:
+    """So many sessions with a message each, which is served."""
+    await queue.enqueue_many([(Lane.session(f"{prefix}-{number}"), Message("1", "event")) for number in range(count)])
+    while claims := await queue.claim_many(50, wait_s=0):
+        assert all(await asyncio.gather(*(queue.confirm(claim) for claim in claims)))
+
+
+async def add_as_bullmq_does(store: BullmqStore, lane: str, job_id: str, data: str = '{"a": 1}') -> None:
+    """What npm bullmq's `add` leaves behind."""
+    base = f"{store.prefix}:{lane}:"
+    fields = {"name": "reindex", "data": data, "opts": "{}", "timestamp": 1, "delay": 0, "priority": 0}
+    await store.client.hset(base + job_id, mapping=fields)
+    await store.client.lpush(base + "wait", job_id)
+    await store.client.zadd(base + "marker", {"0": 0})
+
+
+async def test_an_idle_session_leaves_its_tombstones_and_nothing_else(store: BullmqStore, queue: BullmqQueue) -> None:
+    await pass_through(queue, 100)
+    await queue.enqueue(LANE, Message("bad", "event"))
+    assert await queue.fail(await take(queue, LANE), "it is broken")
+    await queue.enqueue(LANE, Message("cleared", "event"))
+    assert await queue.clear(LANE) == 1
+
+    for key in await store.keys():
+        name = key.removeprefix(f"{store.prefix}:")
+        left_ms = await store.client.pttl(key)
+        if name in FOR_ALL or name.partition(":")[0] in KIND_LANES.values():
+            continue
+        assert 0 < left_ms <= RETENTION_MS, name
+        assert name.startswith(("fence.", "did.")) or name.split(":")[1] in {"1", "bad", "failed"}, name
+
+
+async def test_idle_workers_cost_five_commands_a_second_with_ten_thousand_sessions_known(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    await pass_through(queue, 10_000)
+    waiting = [asyncio.create_task(queue.claim(wait_s=60)) for _ in range(32)]
+    await asyncio.sleep(2.5)
+    with counted(store.url) as counting:
+        await asyncio.sleep(8)
+    with redis.Redis.from_url(store.url) as client:
+        ours = [told for told in client.client_list() if told["name"] == "onlooker"]
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert counting.commands <= 5 * 8
+    assert len(ours) == 2
+
+
+@pytest.mark.parametrize("lanes", [10, 1_000])
+async def test_depth_costs_the_same_for_any_number_of_lanes(store: BullmqStore, queue: BullmqQueue, lanes: int) -> None:
+    await queue.enqueue_many([(Lane.session(str(number)), Message("1", "event")) for number in range(lanes)])
+    with counted(store.url) as counting:
+        depth = await queue.depth()
+    assert (depth.lanes, depth.sessions) == (lanes, KindDepth(waiting=lanes))
+    assert counting.commands < 60
+
+
+async def test_nothing_is_kept_in_memory_for_a_session(queue: BullmqQueue) -> None:
+    tracemalloc.start()
+    try:
+        await pass_through(queue, 500, "first")
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        await pass_through(queue, 2_500, "then")
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 100_000
+
+
+async def test_a_job_looks_as_bullmq_writes_it(store: BullmqStore, queue: BullmqQueue) -> None:
+    await queue.enqueue(KIND, Message("rdx_1", "reindex", "Bash"))
+    await queue.enqueue(KIND, Message("rdx_2", "reindex", None, '{"b": 2}'), delay_ms=60_000)
+    base = f"{store.prefix}:{KIND.name}:"
+
+    job = {key.decode(): value.decode() for key, value in (await store.client.hgetall(f"{base}rdx_1")).items()}
+    later = await store.client.hgetall(f"{base}rdx_2")
+
+    assert (job["name"], job["data"], job["delay"], job["priority"]) == ("reindex", '{"toolName": "Bash"}', "0", "0")
+    options = json.loads(job["opts"])
+    assert options["attempts"] == 5
+    assert options["backoff"] == {"type": "exponential", "delay": 2_000, "jitter": 0.5}
+    assert (later[b"data"], json.loads(later[b"opts"])["delay"]) == (b'{"b": 2}', 60_000)
+    assert await store.client.lrange(f"{base}wait", 0, -1) == [b"rdx_1"]
+    [(name, score)] = await store.client.zrange(f"{base}delayed", 0, -1, withscores=True)
+    assert name == b"rdx_2"
+    assert abs(score / 4096 - time.time() * 1000 - 60_000) < 10_000
+    assert await store.client.zrange(f"{base}marker", 0, -1) == [b"0"]
+
+    claim = await take(queue)
+    assert await store.client.lrange(f"{base}active", 0, -1) == [b"rdx_1"]
+    assert (await store.client.get(f"{base}rdx_1:lock")).decode() == claim.token
+    assert await queue.confirm(claim)
+    assert await store.client.zrange(f"{base}completed", 0, -1) == [b"rdx_1"]
+    assert await store.client.exists(f"{base}rdx_1:lock") == 0
+    told = [fields[b"event"] for _, fields in await store.client.xrange(f"{base}events")]
+    assert told == [b"added", b"waiting", b"added", b"delayed", b"active", b"completed"]
+
+
+async def test_a_session_lane_gives_stock_workers_nothing(store: BullmqStore, queue: BullmqQueue) -> None:
+    """BullMQ's workers take nothing while as many jobs are active as the queue's global concurrency says."""
+    await queue.enqueue(LANE, Message("1", "event"))
+    meta = f"{store.prefix}:{LANE.name}:meta"
+    assert await store.client.hget(meta, "concurrency") == b"0"
+    assert await queue.confirm(await take(queue))
+    assert await store.client.exists(meta) == 0
+
+
+async def test_the_kind_lanes_are_there_from_the_start(store: BullmqStore, queue: BullmqQueue) -> None:
+    await queue.require_healthy()
+    for lane in KIND_LANES.values():
+        assert await store.client.exists(f"{store.prefix}:{lane}:meta") == 1
+
+
+@pytest.mark.parametrize("name", ["a:b", "50%", "wait", "meta", "", "Ünï cöde", "a/b c", "1"])
+async def test_any_name_can_be_a_session_or_an_id(queue: BullmqQueue, name: str) -> None:
+    lane = Lane.session(name)
+    assert await queue.enqueue(lane, Message(name, "event", name, ""))
+    assert not await queue.enqueue(lane, Message(name, "event"))
+    claim = await take(queue, lane)
+    assert (claim.lane, claim.message) == (lane, Message(name, "event", name, ""))
+    await queue.extend(claim)
+    assert await queue.confirm(claim)
+    assert await queue.pending(lane) == 0
+
+
+async def test_a_shared_lane_is_not_named_like_a_sessions(queue: BullmqQueue) -> None:
+    with pytest.raises(InvalidInput):
+        await queue.enqueue(Lane.kind("session.x"), Message("1", "event"))
+
+
+async def test_a_hash_tag_as_prefix_puts_every_key_into_one_slot(redis_store: BullmqStore) -> None:
+    store = BullmqStore(redis_store.url, "{onlooker}")
+    async with store.engine(kinds=[KIND.name]) as queue:
+        await pass_through(queue, 3)
+        await queue.enqueue(KIND, Message("1", "reindex"))
+        assert await queue.release(await take(queue), delay_ms=60_000)
+        assert {key.partition(":")[0] for key in await store.keys()} == {"{onlooker}"}
+    await store.close()
+    await redis_store.close()
+
+
+# 15
+@pytest.mark.parametrize("lane", [LANE, KIND], ids=["session", "kind"])
+@pytest.mark.parametrize("version", [5, 6])
+async def test_a_paused_lane_is_counted_and_served_when_it_is_resumed(
+    store: BullmqStore, queue: BullmqQueue, lane: Lane, version: int
+) -> None:
+    base = f"{store.prefix}:{lane.name}:"
+    await queue.enqueue(lane, Message("1", "event"))
+    await store.client.hset(base + "meta", "paused", "1")
+    if version == 5:
+        await store.client.rename(base + "wait", base + "paused")
+    await queue.enqueue(lane, Message("2", "event"))
+
+    assert await queue.claim(wait_s=0.3) is None
+    assert await queue.pending(lane) == 2
+    assert (await queue.depth()).pending == 2
+    assert [line.type for line in await queue.peek(lane)] == ["event", "event"]
+
+    waiting = asyncio.create_task(take(queue))
+    await store.client.hdel(base + "meta", "paused")
+    if version == 5:
+        await store.client.rename(base + "paused", base + "wait")
+    if lane is KIND:
+        await store.client.zadd(base + "marker", {"0": 0})
+    first = await waiting
+    assert first.message.id == "1"
+    assert await queue.confirm(first)
+    assert (await take(queue)).message.id == "2"
+
+
+async def test_what_others_add_to_a_kind_lane_wakes_us(store: BullmqStore, queue: BullmqQueue) -> None:
+    waiting = asyncio.create_task(take(queue))
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    await add_as_bullmq_does(store, KIND.name, "rdx_node")
+    claim = await waiting
+    assert time.monotonic() - began < 1
+    assert (claim.lane, claim.message) == (KIND, Message("rdx_node", "reindex", None, '{"a": 1}'))
+    assert await queue.confirm(claim)
+    assert not await queue.enqueue(KIND, Message("rdx_node", "reindex"))
+
+
+async def test_what_others_add_to_a_session_lane_is_served_once_the_lane_is_ready(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    await queue.enqueue(LANE, Message("ours", "event"))
+    await add_as_bullmq_does(store, LANE.name, "theirs")
+    await add_as_bullmq_does(store, "session.new", "alone")
+    await store.client.zadd(f"{store.prefix}:ready", {"session.new": 0})
+
+    served = []
+    while claim := await queue.claim(wait_s=0):
+        served.append(claim.message.id)
+        assert await queue.confirm(claim)
+
+    assert sorted(served) == ["alone", "ours", "theirs"]
+    assert served.index("ours") < served.index("theirs")
+    assert (await queue.depth()).pending == 0
+
+
+async def test_what_a_worker_of_others_left_on_a_kind_lane_is_returned(store: BullmqStore, queue: BullmqQueue) -> None:
+    base = f"{store.prefix}:{KIND.name}:"
+    await add_as_bullmq_does(store, KIND.name, "stalled")
+    await add_as_bullmq_does(store, KIND.name, "at work")
+    for name in ("stalled", "at work"):
+        await store.client.rpoplpush(base + "wait", base + "active")
+        await store.client.set(f"{base}{name}:lock", "theirs", px=60_000)
+    assert await queue.claim(wait_s=0) is None
+
+    await store.client.delete(f"{base}stalled:lock")
+    await store.pass_time(40_000)
+    await store.client.set(f"{base}at work:lock", "theirs", px=60_000)
+
+    assert (await take(queue)).message.id == "stalled"
+    assert await queue.claim(wait_s=0) is None
+    assert await store.client.lrange(base + "active", 0, -1) == [b"stalled", b"at work"]
+
+
+async def test_a_message_that_fell_out_of_its_lane_is_put_back_when_it_is_rung(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    await queue.enqueue(LANE, Message("1", "event"))
+    await store.client.delete(f"{store.prefix}:{LANE.name}:wait", f"{store.prefix}:ready")
+    assert await queue.enqueue(LANE, Message("1", "event"), replace_finished=True)
+    assert await queue.confirm(await take(queue))
+    assert (await queue.depth()).pending == 0
+
+
+async def test_a_lane_that_lost_its_place_among_the_ready_gets_it_back_when_it_is_rung(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    await queue.enqueue(LANE, Message("1", "event"))
+    await store.client.delete(f"{store.prefix}:ready")
+    assert await queue.claim(wait_s=0) is None
+    assert not await queue.enqueue(LANE, Message("1", "event"), replace_finished=True)
+    assert (await take(queue)).message.id == "1"
+
+
+async def test_what_others_remove_is_counted_no_more(store: BullmqStore, queue: BullmqQueue) -> None:
+    """As BullMQ's `obliterate` and `remove` do: the job's hash and its place in the list."""
+    base = f"{store.prefix}:{LANE.name}:"
+    for name in ("1", "2", "3"):
+        await queue.enqueue(LANE, Message(name, "event"))
+    await store.client.delete(base + "2")
+    await store.client.lrem(base + "wait", 1, "2")
+    assert await queue.pending(LANE) == 2
+    for name in ("1", "3"):
+        claim = await take(queue)
+        assert claim.message.id == name
+        assert await queue.confirm(claim)
+    assert ((await queue.depth()).pending, (await queue.depth()).lanes) == (0, 0)
+
+
+async def test_the_epoch_changes_when_everything_is_lost(store: BullmqStore, queue: BullmqQueue) -> None:
+    before = await queue.epoch()
+    assert await queue.epoch() == before
+    await store.empty()
+    after = await queue.epoch()
+    assert after != before
+    await queue.enqueue(KIND, Message("1", "reindex"))
+    assert await queue.confirm(await take(queue))
+    assert await queue.epoch() == after
+
+
+async def test_a_lane_that_is_emptied_by_others_wakes_nobody_for_ever(store: BullmqStore, queue: BullmqQueue) -> None:
+    """A marker without work is taken once."""
+    waiting = asyncio.create_task(queue.claim(wait_s=30))
+    await asyncio.sleep(0.1)
+    await store.client.zadd(f"{store.prefix}:{KIND.name}:marker", {"0": 0})
+    await store.client.zadd(f"{store.prefix}:wake", {"0": 0})
+
+    async def are_taken() -> bool:
+        return not await store.client.exists(f"{store.prefix}:{KIND.name}:marker", f"{store.prefix}:wake")
+
+    await wait_until(are_taken)
+    with counted(store.url) as counting:
+        await asyncio.sleep(1)
+    waiting.cancel()
+    assert counting.commands < 40
