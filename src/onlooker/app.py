@@ -5,6 +5,7 @@ opened last is closed first.
 """
 
 import asyncio
+import importlib.util
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -24,18 +25,20 @@ from onlooker.domain.errors import (
     StorageUnavailable,
     Unavailable,
 )
-from onlooker.domain.jobs import KIND_LANES
+from onlooker.domain.jobs import KIND_LANES, JobKind
 from onlooker.domain.models import Principal
 from onlooker.domain.places import Place, place_of_folder
 from onlooker.domain.spending import PRICES
 from onlooker.hooks import client
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import Provider
+from onlooker.providers.embedders.contract import Embedder
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
 from onlooker.services.forget import Forget
 from onlooker.services.generate import Generate
 from onlooker.services.hooks import Hooks, Places
+from onlooker.services.indexing import Indexing
 from onlooker.services.ingest import Ingest
 from onlooker.services.injecting import Injecting
 from onlooker.services.jobs import Jobs
@@ -46,10 +49,11 @@ from onlooker.services.retention import Retaining
 from onlooker.services.session_context import SessionContexts
 from onlooker.services.spool import Spool, make_spool
 from onlooker.services.usage import Spending
-from onlooker.settings import QueueChoice, Settings
+from onlooker.settings import EmbedderChoice, QueueChoice, Settings
 from onlooker.storage import schema
 from onlooker.storage.database import Database, open_database
 from onlooker.storage.taking import Terms
+from onlooker.storage.vector_index import VectorIndex
 from onlooker.telemetry import log
 from onlooker.worker import Worker
 
@@ -89,6 +93,7 @@ class App:
     recall: Recall
     forget: Forget
     retaining: Retaining
+    indexing: Indexing
     jobs: Jobs
     spending: Spending
     waiters: JobWaiters
@@ -123,7 +128,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             await _await_part(queue.require_healthy, "", QueueUnavailable, deadline)
         provider = build_provider(settings, database)
         stack.push_async_callback(provider.close)
+        embedder = build_embedder(settings)
+        if embedder is not None:
+            stack.push_async_callback(embedder.close)
         outbox = Outbox(database, queue)
+        indexing = Indexing(database, outbox, embedder, new_id=new_id, now_ms=now_ms)
         waiters = await stack.enter_async_context(JobWaiters(database))
         accounts = Accounts(database, new_id=new_id, now_ms=now_ms)
         ingest = await stack.enter_async_context(
@@ -149,6 +158,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 prices={**PRICES, **settings.prices},
                 mode=settings.mode,
                 language=settings.language,
+                chores={JobKind.EMBED: indexing.embed, JobKind.REINDEX: indexing.reindex_project},
             ),
             outbox=outbox,
             identity=str(identity),
@@ -161,7 +171,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         places = Places(lambda folder: find_place(folder, settings))
         hooks = Hooks(database, ingest=ingest, accounts=accounts, places=places, now_ms=now_ms)
         contexts = SessionContexts(database)
-        recall = Recall(database, new_id=new_id, now_ms=now_ms)
+        vectors = VectorIndex(settings.home)
+        recall = Recall(database, new_id=new_id, now_ms=now_ms, embedder=embedder, vectors=vectors)
         yield App(
             settings=settings,
             identity=identity,
@@ -178,6 +189,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             session_contexts=contexts,
             injecting=Injecting(hooks, contexts, recall),
             recall=recall,
+            indexing=indexing,
             jobs=Jobs(database, outbox),
             spending=Spending(
                 database, project_caps=settings.project_caps, team_caps=settings.team_caps, now_ms=now_ms
@@ -371,6 +383,29 @@ def build_terms(settings: Settings, provider: Provider, identity: ProcessIdentit
     )
 
 
+def build_embedder(settings: Settings) -> Embedder | None:
+    """The embedder that the settings choose, None where search is by words alone. Raises `Misconfigured`."""
+    if settings.embedder is EmbedderChoice.NONE:
+        return None
+    if importlib.util.find_spec("numpy") is None:
+        extra = "local" if settings.embedder is EmbedderChoice.LOCAL else "vectors"
+        raise Misconfigured(
+            [f"ONLOOKER_EMBEDDER={settings.embedder} needs more packages: pip install 'onlooker[{extra}]'"]
+        )
+    if settings.embedder is EmbedderChoice.LOCAL:
+        from onlooker.providers.embedders.local import LocalEmbedder
+
+        return LocalEmbedder()
+    from onlooker.providers.embedders.endpoint import EndpointEmbedder
+
+    return EndpointEmbedder(
+        settings.embedder_url,
+        model=settings.embedder_model,
+        api_key=settings.embedder_api_key.get_secret_value(),
+        timeout_s=settings.embedder_timeout_s,
+    )
+
+
 async def _await_part(
     start: Callable[[], Awaitable[object]], problem: str, away: type[Unavailable], deadline: float
 ) -> None:
@@ -404,6 +439,7 @@ async def running(app: App, *, with_worker: bool, with_spool: bool = True) -> As
         if with_spool:
             tasks.create_task(app.spool.run(stop))
         if with_worker:
+            tasks.create_task(app.indexing.run(stop))
             tasks.create_task(app.worker.run(stop))
         try:
             yield

@@ -46,6 +46,14 @@ class RedisMode(StrEnum):
     DOCKER = "docker"
 
 
+class EmbedderChoice(StrEnum):
+    """What turns notes and questions into vectors."""
+
+    NONE = "none"
+    LOCAL = "local"
+    OPENAI = "openai"
+
+
 class LogLevel(StrEnum):
     """How much is logged."""
 
@@ -247,6 +255,26 @@ class Settings(BaseModel):
         {},
         description="US dollars for a million tokens, by how a model's name begins, beside those that are known.",
         examples=['{"my-model": {"input": 1, "output": 4, "cached": 0.1}}'],
+    )
+    embedder: EmbedderChoice = Field(
+        EmbedderChoice.NONE,
+        description="Search by meaning too: `local`, a small model in the process, or `openai`, any endpoint that "
+        "speaks its `/embeddings`. `none`: by words alone.",
+        examples=["local"],
+    )
+    embedder_url: str = Field(
+        "https://api.openai.com/v1",
+        description="`openai` only: where `/embeddings` is.",
+        examples=["http://127.0.0.1:11434/v1"],
+    )
+    embedder_model: str = Field(
+        "text-embedding-3-small", description="`openai` only: the model.", examples=["nomic-embed-text"]
+    )
+    embedder_api_key: SecretStr = Field(
+        SecretStr(""), description="`openai` only: the key, where one is asked for.", examples=["sk-…"]
+    )
+    embedder_timeout_s: float = Field(
+        30, gt=0, le=600, description="`openai` only: how long a call for notes may take.", examples=["60"]
     )
     log_level: LogLevel = Field(
         LogLevel.INFO, description="How much is logged: debug, info, warning or error.", examples=["debug"]

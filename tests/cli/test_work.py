@@ -150,3 +150,22 @@ def test_the_doctor_counts_what_found_no_server(cli: Cli) -> None:
     told = cli.succeed("doctor")
     assert "2 hook payloads found no server" in told
     assert "3 hook payloads were dropped" in told
+
+
+async def test_a_reindexing_is_done_by_the_worker_and_its_progress_is_told(waiting: Cli) -> None:
+    await finish(waiting)
+    with closing(sqlite3.connect(waiting.home / "onlooker.db")) as database:
+        total = database.execute("UPDATE observations SET analyser_version = 0").rowcount
+        database.commit()
+    told = waiting.run("reindex", "--wait", "--json").json()
+    done = {project["project"]: project for project in told["projects"]}["made"]
+    assert (done["done"], done["changed"], done["total"]) == (total, total, total)
+    assert done["finishedAtEpoch"] is not None
+    assert waiting.run("search", "--json", "tests/test_part1_0.py").json()["observations"]
+    assert "Nothing is being reindexed" in waiting.succeed("reindex", "--status")
+
+
+def test_a_reindexing_of_no_project_is_one_line(cli: Cli) -> None:
+    ended = cli.run("reindex", "--project", "nowhere")
+    assert ended.code == 1
+    assert "nowhere" in one_line(ended.err)

@@ -172,8 +172,8 @@ async def test_how_often_a_word_is_in_a_note_is_known_exactly(database: Database
         project = search_index.find_project(conn, scope)
         assert project is not None
         term = search_index.in_project(project[0], "cach")
-        counts = search_index.count_terms_in(conn, scope, range(1, 100), [term])
-        return sorted(of_note[term] for of_note in counts.values())
+        counts = search_index.read_candidates(conn, scope, list(range(1, 100)), [term])
+        return sorted(note.counts[term] for note in counts)
 
     assert await database.read(work) == times
 
@@ -191,3 +191,71 @@ async def test_a_search_is_planned_for_its_words_however_often_it_ran(database: 
 
     assert await database.read(work) in {None, "force_custom_plan"}
     assert await find(database, scope, "cache") == ["cache cleared"]
+
+
+async def test_a_quoted_phrase_must_be_there_and_an_excluded_word_must_not(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(
+        database,
+        scope,
+        a_note("the token cache was cleared"),
+        a_note("cache of a token, later cleared"),
+        a_note("the redis cache was cleared"),
+        a_note("use git rebase --onto main with -vv"),
+    )
+    for query, expected in (
+        ('"token cache"', ["the token cache was cleared"]),
+        ('cleared "token cache"', ["the token cache was cleared"]),
+        ('"Tokens cached"', ["the token cache was cleared"]),
+        ('"cache token"', ["cache of a token, later cleared"]),
+        ('"redis token"', []),
+        ("cleared -redis -later", ["the token cache was cleared"]),
+        ('cleared -"token cache" -redis', ["cache of a token, later cleared"]),
+        ('"cache was cleared" -redis', ["the token cache was cleared"]),
+    ):
+        assert await find(database, scope, query) == expected, query
+
+
+@pytest.mark.parametrize("query", ["git rebase -onto", "rebase -vv", "-onto", 'rebase "never written so"'])
+async def test_what_only_looks_like_an_operator_is_a_word(database: Database, query: str) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, a_note("use git rebase --onto main with -vv"), a_note("lunch"))
+    assert await find(database, scope, query) == ["use git rebase --onto main with -vv"]
+
+
+@pytest.mark.parametrize("query", ["", "  ", "what was it", "!?", "-", '""'])
+async def test_a_query_of_no_words_finds_the_newest(database: Database, query: str) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, a_note("first"), a_note("second"))
+    assert await find(database, scope, query) == ["second", "first"]
+
+
+async def test_one_character_of_a_script_without_blanks_finds(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(database, scope, a_note("数据库连接失败"), a_note("lunch"))
+    assert await find(database, scope, "库") == ["数据库连接失败"]
+
+
+async def test_a_note_that_was_replaced_is_found_where_it_is_asked_for_and_last(database: Database) -> None:
+    scope = await new_scope(database)
+    old, new = a_note("cache cache cache"), a_note("the cache is gone")
+    await store(database, scope, old, new)
+    await database.tx(lambda conn: observations.supersede(conn, scope, [old.id], by_id=new.id, now=1))
+    assert await find(database, scope, "cache") == ["the cache is gone"]
+    wanted = SearchFilter(superseded=True)
+    assert await find(database, scope, "cache", wanted) == ["the cache is gone", "cache cache cache"]
+
+
+async def test_concepts_and_sessions_narrow_too(database: Database) -> None:
+    scope = await new_scope(database)
+    session_id = await open_session(database, scope, NewSession(new_id(), content_session_id="one", started_at=1))
+    tagged = a_note("cache one")
+    object.__setattr__(tagged, "draft", Draft(ObservationKind.CHANGE, "cache one", concepts=("gotcha", 'a "b"')))
+    await store(database, scope, tagged, a_note("cache two", session=session_id))
+    for wanted, expected in (
+        (SearchFilter(concepts=frozenset({"gotcha", "pattern"})), ["cache one"]),
+        (SearchFilter(concepts=frozenset({'a "b"'})), ["cache one"]),
+        (SearchFilter(concepts=frozenset({"gotch"})), []),
+        (SearchFilter(session_id=session_id), ["cache two"]),
+    ):
+        assert await find(database, scope, "cache", wanted) == expected, wanted

@@ -403,12 +403,26 @@ class Hit:
     score: float
 
 
+class SearchOrder(StrEnum):
+    """In which order hits come."""
+
+    RELEVANCE = "relevance"
+    TIME = "time"
+
+
 @dataclass(frozen=True, slots=True)
 class SearchFilter:
-    """What may be found, beside the project; None and empty mean no restriction. Times are epoch milliseconds."""
+    """What may be found, beside the project; None and empty mean no restriction. Times are epoch milliseconds.
+
+    A file matches by its last parts. Of several concepts a note needs one. Notes that another one replaced are found
+    where `superseded` asks for them, and then after all others.
+    """
 
     kinds: frozenset[ObservationKind] = field(default_factory=frozenset)
     platform_source: str | None = None
     file: str | None = None
     since: int | None = None
     until: int | None = None
+    session_id: str | None = None
+    concepts: frozenset[str] = field(default_factory=frozenset)
+    superseded: bool = False

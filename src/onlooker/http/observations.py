@@ -1,7 +1,7 @@
 """Observations: write, read, delete, search; and the older names of the same."""
 
 from onlooker.domain.errors import InvalidInput
-from onlooker.domain.models import KeyScope, SearchFilter
+from onlooker.domain.models import Hit, KeyScope, SearchFilter
 from onlooker.domain.payloads import clean
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import (
@@ -16,17 +16,31 @@ from onlooker.http.schemas import (
     PurgedView,
     SearchBody,
 )
-from onlooker.services.recall import NoteInput
+from onlooker.services.recall import NoteInput, context_text
 
 
-def filter_of(body: SearchBody) -> SearchFilter:
-    """What a search is narrowed to."""
+async def hits_of(call: Call) -> list[Hit]:
+    """What the search of a request finds. Another tenant's project among those it names is refused."""
+    body: SearchBody = call.body
+    accounts = call.services.accounts
+    scope = await accounts.resolve_project(call.principal, body.project_id)
+    also = [await accounts.resolve_project(call.principal, each) for each in body.project_ids]
+    return await call.services.recall.search(
+        scope, body.query, _filter_of(body), limit=body.limit, offset=body.offset, order=body.order, also=also
+    )
+
+
+def _filter_of(body: SearchBody) -> SearchFilter:
+    concepts = {*body.concepts, *([body.concept] if body.concept else [])}
     return SearchFilter(
-        kinds=frozenset({body.kind}) if body.kind else frozenset(),
+        kinds=frozenset({*body.kinds, *([body.kind] if body.kind else [])}),
         platform_source=storable(body.platform_source),
         file=storable(body.file),
         since=body.since,
         until=body.until,
+        session_id=storable(body.server_session_id),
+        concepts=frozenset(str(clean(each).value) for each in concepts),
+        superseded=body.superseded,
     )
 
 
@@ -65,18 +79,14 @@ async def delete_observation(call: Call) -> Reply:
 
 async def search(call: Call) -> Reply:
     """Find observations, best first."""
-    scope = await call.services.accounts.resolve_project(call.principal, call.body.project_id)
-    hits = await call.services.recall.search(scope, call.body.query, filter_of(call.body), limit=call.body.limit)
+    hits = await hits_of(call)
     return Reply(ObservationsView([ObservationView.of(hit.observation, score=hit.score) for hit in hits]))
 
 
 async def context(call: Call) -> Reply:
     """Find observations and render them as one text for a model."""
-    scope = await call.services.accounts.resolve_project(call.principal, call.body.project_id)
-    notes, text = await call.services.recall.context(
-        scope, call.body.query, filter_of(call.body), limit=call.body.limit
-    )
-    return Reply(ContextView([ObservationView.of(note) for note in notes], text))
+    notes = [hit.observation for hit in await hits_of(call)]
+    return Reply(ContextView([ObservationView.of(note) for note in notes], context_text(notes)))
 
 
 async def purge(call: Call) -> Reply:

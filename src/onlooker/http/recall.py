@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from onlooker.domain.models import Hit, KeyScope, Observation, ObservationKind, Prompt
 from onlooker.domain.tokens import estimate_tokens
-from onlooker.http.observations import filter_of, storable
+from onlooker.http.observations import hits_of, storable
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import Epoch, Name, ObservationView, SearchBody, Text
 from onlooker.services.recall import Around
@@ -110,10 +110,7 @@ class NotesView(Struct):
 
 async def search_index(call: Call) -> Reply:
     """Find observations and answer a line for each."""
-    body: SearchBody = call.body
-    scope = await call.services.accounts.resolve_project(call.principal, body.project_id)
-    hits = await call.services.recall.search(scope, body.query, filter_of(body), limit=body.limit)
-    return Reply(IndexView.of(hits))
+    return Reply(IndexView.of(await hits_of(call)))
 
 
 async def timeline(call: Call) -> Reply:

@@ -12,6 +12,7 @@ from onlooker.domain.models import (
     Observation,
     ObservationKind,
     Recorded,
+    SearchOrder,
     Session,
     Source,
 )
@@ -303,16 +304,28 @@ class PurgedView(Struct, rename="camel"):
 
 
 class SearchBody(Struct, rename="camel"):
-    """What to look for, and within what."""
+    """What to look for, and within what: `"a phrase"` must be in a note, a `-word` must not.
+
+    Of several kinds or concepts a note has one. A file matches by its last parts. `order` `time` puts the best hundred
+    in the order of their time, the latest first. Superseded notes are left out unless asked for, and then come last.
+    """
 
     project_id: Name
     query: str
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    offset: Annotated[int, Meta(ge=0, le=200)] = 0
+    order: SearchOrder = SearchOrder.RELEVANCE
+    project_ids: Annotated[list[Name], Meta(max_length=20)] = []
     platform_source: Text | None = None
     kind: ObservationKind | None = None
+    kinds: Annotated[list[ObservationKind], Meta(max_length=20)] = []
+    concept: Text | None = None
+    concepts: Annotated[list[Text], Meta(max_length=20)] = []
     file: str | None = None
+    server_session_id: Text | None = None
     since: Epoch | None = None
     until: Epoch | None = None
+    superseded: bool = False
 
 
 class ContextBody(SearchBody, rename="camel"):

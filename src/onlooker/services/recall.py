@@ -1,11 +1,13 @@
 """Recall: what was observed comes back, by search, by id and as context. Notes of a person's own go in here too."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onlooker.domain import keys
+from onlooker.domain.errors import ProviderError
 from onlooker.domain.models import (
     Draft,
     Event,
@@ -17,16 +19,27 @@ from onlooker.domain.models import (
     Prompt,
     Scope,
     SearchFilter,
+    SearchOrder,
     Session,
     Source,
 )
 from onlooker.domain.payloads import prepare
+from onlooker.providers.embedders.contract import Embedder
 from onlooker.storage import accounts, events, feedback, observations, purge, search, sessions, timeline
 from onlooker.storage.database import Connection, Database
+from onlooker.storage.search import Meaning
+from onlooker.storage.vector_index import VectorIndex
 from onlooker.storage.verdicts import Verdict
+from onlooker.telemetry import log
 
 LONGEST_TITLE = 200
 LOCAL_READER = "local"
+MOST_BY_TIME = 100
+"""Of what fits, so many are put in the order of time."""
+
+WORDS_ALONE_S = 15.0
+"""How long an embedder that failed is not asked: each question would wait for it in vain."""
+
 MOST_PROMPTS = 50
 """Prompts of one timeline."""
 
@@ -60,31 +73,83 @@ class Timeline:
     anchor_id: str | None
 
 
+def context_text(notes: Sequence[Observation]) -> str:
+    """Notes as one text for a model."""
+    return "\n\n---\n\n".join(note.content for note in notes)
+
+
 class Recall:
     """Every method raises `NotFound` for another tenant's id, and `StorageUnavailable`."""
 
-    def __init__(self, database: Database, *, new_id: Callable[[], str], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        new_id: Callable[[], str],
+        now_ms: Callable[[], int],
+        embedder: Embedder | None = None,
+        vectors: VectorIndex | None = None,
+    ) -> None:
         self._database = database
+        self._embedder = embedder
+        self._vectors = vectors
+        self._words_alone_until = 0.0
         self._new_id = new_id
         self._now_ms = now_ms
 
-    async def search(self, scope: Scope, query: str, wanted: SearchFilter, *, limit: int) -> list[Hit]:
-        """The notes that fit the query, best first. A query without a word that could be looked up finds nothing."""
+    async def search(
+        self,
+        scope: Scope,
+        query: str,
+        wanted: SearchFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        order: SearchOrder = SearchOrder.RELEVANCE,
+        also: Sequence[Scope] = (),
+    ) -> list[Hit]:
+        """The notes of these projects that fit the query, without the first `offset`.
+
+        By relevance the best come first. By time the `MOST_BY_TIME` best do, the latest of them first. A query without
+        a word that could be looked up finds the newest notes.
+        """
+        meaning = await self._meaning(query)
+        most = offset + limit if order is SearchOrder.RELEVANCE else max(offset + limit, MOST_BY_TIME)
 
         def work(conn: Connection) -> list[Hit]:
-            ranked = search.search(conn, scope, query, wanted, limit=limit)
-            scores = dict(ranked)
-            found = observations.observations_by_ids(conn, scope, list(scores))
-            return [Hit(note, scores[note.id]) for note in found]
+            ranked = [
+                (score, place, note_id)
+                for place in dict.fromkeys((scope, *also))
+                for note_id, score in search.search(conn, place, query, wanted, limit=most, meaning=meaning)
+            ]
+            best = sorted(ranked, key=lambda each: -each[0])[:most]
+            if order is SearchOrder.RELEVANCE:
+                best = best[offset:]
+            found = {
+                note.id: note
+                for place in {place for _, place, _ in best}
+                for note in observations.observations_by_ids(conn, place, [each[2] for each in best])
+            }
+            hits = [Hit(found[note_id], score) for score, _, note_id in best if note_id in found]
+            if order is SearchOrder.TIME:
+                hits = sorted(hits, key=lambda hit: -hit.observation.occurred_at)[offset : offset + limit]
+            return hits
 
         return await self._database.read(work)
 
-    async def context(
-        self, scope: Scope, query: str, wanted: SearchFilter, *, limit: int
-    ) -> tuple[list[Observation], str]:
-        """The notes that fit the query, and the same as one text for a model."""
-        notes = [hit.observation for hit in await self.search(scope, query, wanted, limit=limit)]
-        return notes, "\n\n---\n\n".join(note.content for note in notes)
+    async def _meaning(self, query: str) -> Meaning | None:
+        """The query's vector; None where there is no embedder, or it fails: then words alone decide, for a while."""
+        if self._embedder is None or self._vectors is None or not query.strip():
+            return None
+        if time.monotonic() < self._words_alone_until:
+            return None
+        try:
+            vector = await self._embedder.embed_question(query)
+            return Meaning(await self._embedder.model(), vector, self._vectors)
+        except ProviderError as error:
+            self._words_alone_until = time.monotonic() + WORDS_ALONE_S
+            log.warning("search goes by words alone", reason=str(error), for_s=WORDS_ALONE_S)
+            return None
 
     async def timeline(
         self, scope: Scope, around: Around, *, before: int, after: int, session_id: str | None = None

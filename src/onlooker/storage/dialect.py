@@ -126,8 +126,8 @@ class among(FunctionElement[Any]):  # noqa: N801 - it reads as SQL does
     type = NullType()
     inherit_cache = True
 
-    def __init__(self, column: Column[Any], name: str) -> None:
-        super().__init__(column, bindparam(name, type_=Texts()))
+    def __init__(self, column: Column[Any], name: str, kind: TypeDecorator[Any] | None = None) -> None:
+        super().__init__(column, bindparam(name, type_=kind or Texts()))
 
 
 @compiles(among, POSTGRES)
@@ -141,6 +141,21 @@ def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = element.clauses
     listed = compiler.process(values, **options)
     return f"{compiler.process(column, **options)} IN (SELECT value FROM json_each({listed}))"  # noqa: S608 - compiled names
+
+
+class Numbers(Texts):
+    """A parameter that is a list of whole numbers, of any length."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """The type that the driver is given."""
+        return dialect.type_descriptor(Text() if dialect.name == SQLITE else ARRAY(BigInteger()))
+
+
+def among_numbers(column: Column[Any], name: str) -> among:
+    """`among` for whole numbers."""
+    return among(column, name, Numbers())
 
 
 _NOW = select(database_now())

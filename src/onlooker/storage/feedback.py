@@ -41,8 +41,7 @@ def clear(conn: Connection, scope: Scope, observation_id: str) -> Observation:
         return note
     _hide(conn, scope, observation_id, hidden=False)
     shown = observations.get_observation(conn, scope, observation_id)
-    if shown.superseded_by is None:
-        search_index.index_observations(conn, [shown])
+    search_index.index_observations(conn, [shown])
     return shown
 
 

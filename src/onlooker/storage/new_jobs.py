@@ -12,7 +12,7 @@ from onlooker.domain.models import Event, Job, Scope, Turn
 from onlooker.storage import dialect, jobs
 from onlooker.storage.database import Connection
 from onlooker.storage.tables import observation_generation_job_events, observation_generation_jobs
-from onlooker.storage.tenancy import is_owned, owner
+from onlooker.storage.tenancy import belongs, is_owned, owner
 
 WRITTEN = (
     "id",
@@ -130,6 +130,19 @@ def insert_jobs(conn: Connection, new: Sequence[Job]) -> int:
             [(job.team_id, job.project_id, job.id, QUEUED, job.created_at) for job in new],
         )
     return inserted
+
+
+def is_live(conn: Connection, scope: Scope, kind: JobKind) -> bool:
+    """Whether the project has a job of this kind that is queued or processing, of no session.
+
+    Of two transactions that ask at the same time one waits for the other, so that both do not make one.
+    """
+    dialect.lock_keys(conn, [f"{kind}:{scope.project_id}"])
+    table = jobs.JOBS
+    live = select(table.c.id).where(
+        *belongs(table, scope), table.c.session_id.is_(None), jobs.IS_LIVE, table.c.kind == kind
+    )
+    return conn.execute(live.limit(1)).first() is not None
 
 
 def stored_jobs(conn: Connection, scope: Scope, job_ids: Iterable[str]) -> dict[str, Job]:

@@ -156,7 +156,11 @@ def said_lately(conn: Connection, scope: Scope, session_id: str, *, limit: int) 
 
 
 def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *, by_id: str, now: int) -> int:
-    """Mark observations as corrected or replaced by another; how many were not yet. None of them is removed."""
+    """Mark observations as corrected or replaced by another; how many were not yet.
+
+    None of them is removed. They are found only where a search asks for what is superseded, and last.
+    """
+    search.set_superseded(conn, scope, [each for each in observation_ids if each != by_id])
     given = {**owner(scope), "of_ids": list(observation_ids), "by_id": by_id, "at": now}
     return conn.execute(_SUPERSEDE, given).rowcount
 

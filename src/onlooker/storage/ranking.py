@@ -16,6 +16,9 @@ NEIGHBOUR_SHARE = 0.3
 NEIGHBOURS = 2
 """How much of its best neighbour's score a note gains, and how many on each side are its neighbours."""
 
+WORDS_SHARE = 0.4
+"""How much of a note's score its words make, where there are vectors too."""
+
 MOST_RANKED = 10_000
 """Notes that a database ranks for one question by its rarer terms."""
 
@@ -46,7 +49,9 @@ class Candidate:
 
     number: int
     observation_id: str
+    session_id: str | None
     length: int
+    superseded: bool
     counts: Mapping[str, int]
 
 
@@ -96,6 +101,21 @@ def best_of(candidates: Sequence[Candidate], scores: Mapping[int, float]) -> lis
 def with_neighbours(number: int, beside: Iterable[int], scores: Mapping[int, float]) -> float:
     """A note's score with its share of the best score beside it."""
     return scores[number] + NEIGHBOUR_SHARE * max((scores.get(near, 0.0) for near in beside), default=0.0)
+
+
+def fuse(scores: Mapping[int, float], cosines: Mapping[int, float]) -> dict[int, float]:
+    """Each note's score by words and by meaning, 1 at most.
+
+    By words it is a share of the best one's. Cosines of one model all lie in a small part of their range, so they are
+    stretched: the nearest counts 1 and the farthest of the candidates nothing. A note without a vector has none.
+    """
+    best = max(scores.values(), default=0.0) or 1.0
+    farthest, nearest = min(cosines.values(), default=0.0), max(cosines.values(), default=0.0)
+    spread = (nearest - farthest) or 1.0
+    return {
+        number: WORDS_SHARE * words / best + (1 - WORDS_SHARE) * (cosines.get(number, farthest) - farthest) / spread
+        for number, words in scores.items()
+    }
 
 
 def _bm25(note: Candidate, weights: Mapping[str, float], average_length: float) -> float:

@@ -7,21 +7,26 @@ fast as alone, and no word's weight tells what another tenant writes.
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, groupby
 from operator import attrgetter
+from typing import NamedTuple
 
-from sqlalchemy import TextClause, bindparam, cast, delete, func, insert, select, text, update
+from sqlalchemy import TextClause, Update, bindparam, cast, delete, func, insert, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from onlooker.domain.models import Observation, Scope
 from onlooker.storage import dialect
 from onlooker.storage.analyser import analyse, date_terms
 from onlooker.storage.database import Connection
+from onlooker.storage.ranking import Candidate
 from onlooker.storage.search_tables import (
+    search_embedding,
     search_entries,
     search_frequencies,
     search_projects,
+    search_reindexing,
+    search_terms,
     search_uncounted,
     search_vocabulary,
 )
@@ -87,6 +92,7 @@ def _index_project(conn: Connection, scope: Scope, notes: Sequence[Observation])
             "session_id": note.session_id,
             "occurred_at": note.occurred_at,
             "length": len(analysed[note.id]),
+            "superseded": note.superseded_by is not None,
             "terms": " ".join(analysed[note.id]) if sqlite else _as_tsvector(analysed[note.id]),
         }
         for note in notes
@@ -193,29 +199,34 @@ def count_notes_with(conn: Connection, scope: Scope, terms: Sequence[str]) -> tu
     return {term: count for term, count in counts.items() if count > 0}, uncounted
 
 
-def count_terms_in(
-    conn: Connection, scope: Scope, numbers: Sequence[int], terms: Sequence[str]
-) -> dict[int, Mapping[str, int]]:
-    """How often each of these terms is in each of these entries."""
+def has_run(conn: Connection, terms: Sequence[str]) -> ColumnElement[bool]:
+    """Whether an entry has these terms one after the other."""
     if dialect.is_sqlite(conn):
-        rows = conn.execute(
-            select(ENTRIES.c.number, ENTRIES.c.terms).where(
-                ENTRIES.c.number.in_(numbers),
-                *belongs(ENTRIES, scope),
-            )
-        )
-        return {number: _count_in_text(stored, terms) for number, stored in rows}
-    ranks = [func.ts_rank(ENTRIES.c.terms, any_of([term])) for term in terms]
+        having = select(search_terms.c.rowid).where(search_terms.c.search_terms.op("MATCH")(f'"{" ".join(terms)}"'))
+        return ENTRIES.c.number.in_(having)
+    return ENTRIES.c.terms.bool_op("@@")(cast(" <-> ".join(map(_quoted, terms)), dialect.SearchQuery))
+
+
+def read_candidates(conn: Connection, scope: Scope, numbers: Sequence[int], terms: Sequence[str]) -> list[Candidate]:
+    """The entries of these numbers, with how often each of these terms is in each."""
+    columns = (ENTRIES.c.number, ENTRIES.c.observation_id, ENTRIES.c.session_id, ENTRIES.c.length, ENTRIES.c.superseded)
+    sqlite = dialect.is_sqlite(conn)
+    counted = [ENTRIES.c.terms] if sqlite else [func.ts_rank(ENTRIES.c.terms, any_of([term])) for term in terms]
     rows = conn.execute(
-        select(ENTRIES.c.number, *ranks).where(
-            ENTRIES.c.number.in_(numbers),
-            *belongs(ENTRIES, scope),
-        )
+        select(*columns, *counted).where(dialect.among_numbers(ENTRIES.c.number, "numbers"), *belongs(ENTRIES, scope)),
+        {"numbers": numbers},
     )
-    return {
-        row[0]: {term: _occurrences(rank) for term, rank in zip(terms, row[1:], strict=True) if rank > 0}
+    return [
+        Candidate(
+            row[0], row[1], row[2], row[3], bool(row[4]),
+            _count_in_text(row[5], terms) if sqlite else _count_by_ranks(terms, row[5:]),
+        )
         for row in rows
-    }
+    ]  # fmt: skip
+
+
+def _count_by_ranks(terms: Sequence[str], ranks: Sequence[float]) -> dict[str, int]:
+    return {term: _occurrences(rank) for term, rank in zip(terms, ranks, strict=True) if rank > 0}
 
 
 def _occurrences(rank: float) -> int:
@@ -242,7 +253,8 @@ def remove_observations(conn: Connection, scope: Scope, observation_ids: Sequenc
 def remove_project(conn: Connection, scope: Scope) -> None:
     """Take all of a project's notes out of the index."""
     _remove(conn, scope)
-    for table in (FREQUENCIES, PROJECTS) if not dialect.is_sqlite(conn) else (PROJECTS,):
+    tables = [search_embedding, search_reindexing, PROJECTS]
+    for table in tables if dialect.is_sqlite(conn) else [FREQUENCIES, *tables]:
         conn.execute(delete(table).where(*belongs(table, scope)))
 
 
@@ -272,17 +284,9 @@ def _remove(conn: Connection, scope: Scope, *conditions: ColumnElement[bool]) ->
         _add_notes(conn, scope, -len(gone))
         return
     gone_numbers = list(conn.execute(select(ENTRIES.c.number).where(*owned)).scalars())
-    uncounted = list(
-        conn.execute(
-            delete(search_uncounted)
-            .where(search_uncounted.c.number.in_(gone_numbers))
-            .returning(search_uncounted.c.number)
-        ).scalars()
-    )
-    counted = sorted(set(gone_numbers) - set(uncounted))
-    conn.execute(_TAKE_FREQUENCIES, {"project": scope.project_id, "team": scope.team_id, "numbers": counted})
+    counted = _forget_counts(conn, scope, gone_numbers)
     conn.execute(delete(ENTRIES).where(*owned))
-    _add_notes(conn, scope, -len(counted))
+    _add_notes(conn, scope, -counted)
 
 
 _TAKE_FREQUENCIES = text(
@@ -294,3 +298,66 @@ _TAKE_FREQUENCIES = text(
     AND search_frequencies.term = gone.lexeme
     """
 )
+
+
+class Stored(NamedTuple):
+    """An entry as it is stored."""
+
+    number: int
+    terms: str
+
+
+def reindex_observations(conn: Connection, scope: Scope, notes: Sequence[Observation]) -> None:
+    """Make the terms of stored notes anew, each in its place: its number, and so its order and its vector, stay.
+
+    A note that has no entry gets one, at the end.
+    """
+    project = find_project(conn, scope)
+    known: dict[str, Stored] = {}
+    if project is not None:
+        rows = conn.execute(
+            select(ENTRIES.c.observation_id, ENTRIES.c.number, ENTRIES.c.terms).where(
+                *belongs(ENTRIES, scope), ENTRIES.c.observation_id.in_([note.id for note in notes])
+            )
+        )
+        known = {row[0]: Stored(row[1], row[2]) for row in rows}
+    if project is not None and known:
+        there = [(known[note.id], _terms_of(project[0], note)) for note in notes if note.id in known]
+        (_replace_in_fts5 if dialect.is_sqlite(conn) else _replace_on_postgres)(conn, scope, there)
+    index_observations(conn, [note for note in notes if note.id not in known])
+
+
+def _replace_in_fts5(conn: Connection, scope: Scope, there: Sequence[tuple[Stored, list[str]]]) -> None:
+    conn.exec_driver_sql(_DELETE_TERMS, [(row.number, row.terms) for row, _ in there])
+    for row, terms in there:
+        conn.execute(_set_terms(scope, row.number, " ".join(terms), len(terms)))
+    conn.exec_driver_sql(_INSERT_TERMS, [(row.number, " ".join(terms)) for row, terms in there])
+
+
+def _replace_on_postgres(conn: Connection, scope: Scope, there: Sequence[tuple[Stored, list[str]]]) -> None:
+    """What was counted is taken out and counts as new again."""
+    numbers = [row.number for row, _ in there]
+    counted = _forget_counts(conn, scope, numbers)
+    for row, terms in there:
+        conn.execute(_set_terms(scope, row.number, _as_tsvector(terms), len(terms)))
+    conn.execute(insert(search_uncounted), [{"number": number} for number in numbers])
+    _add_notes(conn, scope, -counted)
+    _count_new_entries(conn, scope)
+
+
+def _set_terms(scope: Scope, number: int, terms: str, length: int) -> Update:
+    return (
+        update(ENTRIES).where(*belongs(ENTRIES, scope), ENTRIES.c.number == number).values(terms=terms, length=length)
+    )
+
+
+def _forget_counts(conn: Connection, scope: Scope, numbers: Sequence[int]) -> int:
+    """Postgres: take these entries out of the frequencies; how many of them had been counted."""
+    uncounted = set(
+        conn.execute(
+            delete(search_uncounted).where(search_uncounted.c.number.in_(numbers)).returning(search_uncounted.c.number)
+        ).scalars()
+    )
+    counted = sorted(set(numbers) - uncounted)
+    conn.execute(_TAKE_FREQUENCIES, {"project": scope.project_id, "team": scope.team_id, "numbers": counted})
+    return len(counted)

@@ -8,14 +8,17 @@ and known here by name only.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKeyConstraint,
     Index,
     Integer,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
     column,
+    false,
     table,
     text,
 )
@@ -46,6 +49,7 @@ search_entries = Table(
     Column("session_id", Text),
     Column("occurred_at", BigInteger, nullable=False),
     Column("length", Integer, nullable=False),
+    Column("superseded", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("terms", SearchTerms, nullable=False),
     UniqueConstraint("project_id", "observation_id"),
     ForeignKeyConstraint(["project_id", "observation_id"], ["observations.project_id", "observations.id"]),
@@ -77,11 +81,54 @@ search_frequencies = table(
 search_uncounted = table("search_uncounted", column("number", BigInteger))
 """Postgres: entries whose terms `search_frequencies` does not count yet."""
 
+search_vectors = table(
+    "search_vectors",
+    column("serial", BigInteger),
+    column("team_id", Text),
+    column("project_id", Text),
+    column("number", BigInteger),
+    column("model", Text),
+    column("vector"),
+)
+"""The vector of an entry, with the model that made it; gone with its entry. `serial` grows with each that is written.
+
+16-bit floats: bytes on SQLite, and on a Postgres without pgvector; else pgvector's own `halfvec`.
+"""
+
+search_embedding = Table(
+    "search_embedding",
+    metadata,
+    *ownership(),
+    Column("model", Text, nullable=False),
+    Column("embedded_to", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project_id"),
+    owned_by_project(),
+)
+"""Up to which entry the notes of a project have their vectors; those before the first are made by a reindexing."""
+
+search_reindexing = Table(
+    "search_reindexing",
+    metadata,
+    *ownership(),
+    Column("model", Text, nullable=False),
+    Column("after_id", Text, nullable=False),
+    Column("until_id", Text, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    PrimaryKeyConstraint("project_id"),
+    owned_by_project(),
+)
+"""How far the last reindexing of a project is: the notes up to `after_id` are done, and `until_id` is the last."""
+
 ONLY_ON = {
     "sqlite": frozenset(
-        {"search_terms", "search_vocabulary"}
+        {"search_terms", "search_vocabulary", "search_vectors"}
         | {f"search_terms_{part}" for part in ("data", "idx", "docsize", "config")}
     ),
-    "postgresql": frozenset({"search_frequencies", "search_uncounted", "ix_search_entries_terms"}),
+    "postgresql": frozenset({"search_vectors", "search_frequencies", "search_uncounted", "ix_search_entries_terms"}),
 }
-"""Tables and indexes that one database has and `metadata` does not know; the second half of each name is FTS5's own."""
+"""Tables and indexes that `metadata` does not know, as each database has them."""
