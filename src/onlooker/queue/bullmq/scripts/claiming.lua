@@ -76,6 +76,7 @@ local function claimed_by(token)
       found[#found + 1] = told(q, id, lock, job, tonumber(job[5]))
     end
   end
+  table.sort(found, function(a, b) return tonumber(string.sub(a[8], #token + 2)) < tonumber(string.sub(b[8], #token + 2)) end)
   return found
 end
 
