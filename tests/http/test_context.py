@@ -34,6 +34,15 @@ async def test_the_context_of_a_project_is_text_markdown_ids_and_cost(either_sit
     assert 0 < told["tokens"] <= told["budget"] == 500
 
 
+async def test_with_a_question_or_a_file_only_what_fits_is_told(either_site: Site) -> None:
+    async with either_site.client(either_site.ours.key) as client:
+        await add_note(either_site, client)
+        other = await add_note(either_site, client, "Deploys go through staging")
+        asked = f"/v1/context/session?projectId={either_site.ours.project_id}"
+        assert (await client.get(f"{asked}&query=deploys")).json()["observationIds"] == [other]
+        assert (await client.get(f"{asked}&file=src/nowhere.py")).json()["text"] == ""
+
+
 @pytest.mark.parametrize("query", ["", "projectId=&budget=500", "projectId=x&budget=1", "projectId=x&budget=much"])
 async def test_a_context_needs_a_project_and_a_possible_budget(client: httpx.AsyncClient, query: str) -> None:
     assert (await client.get(f"/v1/context/session?{query}")).status_code == 400

@@ -162,6 +162,27 @@ async def test_recent_notes_are_resources(site: Site) -> None:
         assert "note 1" in str(read.contents[0])
 
 
+async def test_a_session_starts_with_what_is_known(site: Site) -> None:
+    async with connected(site.url, site.ours.key) as client:
+        empty = await call(client, "session_context")
+        assert (text_of(empty), empty.structured_content["tokens"]) == ("Nothing found.", 0)
+        await call(client, "observation_add", content="Deploys go through staging", kind="decision")
+        await call(client, "observation_add", content="The parser keeps comments", kind="decision")
+        known = await call(client, "session_context", budget=800)
+        assert "staging" in text_of(known)
+        assert known.structured_content["tokens"] <= 800
+        assert not {"text", "markdown"} & set(known.structured_content)
+        fitting = await call(client, "session_context", query="parser comments")
+        assert "parser" in text_of(fitting)
+        assert "staging" not in text_of(fitting)
+
+        assert [prompt.name for prompt in (await client.list_prompts()).prompts] == ["start_session"]
+        (message,) = (await client.get_prompt("start_session")).messages
+        assert "staging" in str(message.content)
+        (about,) = (await client.get_prompt("start_session", {"about": "parser"})).messages
+        assert "staging" not in str(about.content)
+
+
 async def test_without_a_key_there_is_no_protocol(site: Site) -> None:
     async with site.client() as client:
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}

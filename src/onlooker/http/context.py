@@ -1,20 +1,26 @@
 """The context of a new session."""
 
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from onlooker.domain.models import KeyScope
+from onlooker.domain.models import KeyScope, SearchFilter
+from onlooker.http.observations import storable
 from onlooker.http.operation import Call, Operation, Reply
-from onlooker.http.schemas import Name
+from onlooker.http.schemas import Name, Text
 from onlooker.services.session_context import DEFAULT_BUDGET, LEAST_BUDGET, MOST_BUDGET
+
+MOST_FITTING = 20
 
 
 class SessionContextQuery(Struct, rename="camel", frozen=True):
-    """Of which project, and how many tokens it may take at most."""
+    """Of which project, and how many tokens it may take at most; with `query` or `file` only the notes that fit."""
 
     project_id: Name
     budget: Annotated[int, Meta(ge=LEAST_BUDGET, le=MOST_BUDGET)] = DEFAULT_BUDGET
+    query: str | None = None
+    file: Text | None = None
 
 
 class SessionContextView(Struct, rename="camel"):
@@ -31,7 +37,14 @@ async def session_context(call: Call) -> Reply:
     """What the next session in a project should know."""
     query: SessionContextQuery = call.query
     scope = await call.services.accounts.resolve_project(call.principal, query.project_id)
-    made = await call.services.session_contexts.of_project(scope, budget=query.budget)
+    if query.query or query.file:
+        wanted = SearchFilter(file=storable(query.file))
+        asked = query.query or PurePosixPath(query.file or "").name
+        hits = await call.services.recall.search(scope, asked, wanted, limit=MOST_FITTING)
+        notes = [hit.observation for hit in hits]
+        made = await call.services.session_contexts.of_notes(scope, notes, budget=query.budget)
+    else:
+        made = await call.services.session_contexts.of_project(scope, budget=query.budget)
     return Reply(SessionContextView(made.text, made.markdown, made.tokens, query.budget, made.note_ids))
 
 

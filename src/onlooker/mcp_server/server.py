@@ -17,7 +17,7 @@ from onlooker.domain.models import KeyScope, Observation, Principal, Scope
 from onlooker.http.answer import Answer
 from onlooker.http.operation import Call, Services
 from onlooker.http.request import MAX_BODY_BYTES, Message, Request
-from onlooker.mcp_server.tools import PROJECT, TEXT, TOOLS, Tool
+from onlooker.mcp_server.tools import PROJECT, TEXT, TOOLS, WRITTEN, Tool
 from onlooker.services.rendering import notes_text
 from onlooker.telemetry import place_of
 
@@ -26,6 +26,8 @@ PROJECT_HEADER = "x-onlooker-project"
 """Which project a client works in, by id or name, where a tool's arguments do not say."""
 
 NOTES = "onlooker://observations/"
+START, ABOUT = "start_session", "about"
+START_TOLD = "Begin a session with what earlier ones left: next steps, summaries, decisions, recent work by file."
 RECENT = 20
 
 INSTRUCTIONS = (
@@ -63,6 +65,8 @@ class McpServer:
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
         )
 
     async def answer(self, request: Request, principal: Principal) -> Answer:
@@ -112,7 +116,8 @@ class McpServer:
         path, body, query = tool.read(arguments)
         reply = await tool.operation.run(Call(self._services, principal, path, body, query))
         structured = msgspec.json.decode(msgspec.json.encode(reply.value))
-        text = structured.pop(TEXT, None)
+        text = structured.get(TEXT)
+        structured = {name: value for name, value in structured.items() if name not in WRITTEN}
         if text is None:
             text = msgspec.json.encode(structured).decode()
         shown = types.TextContent(type="text", text=text or "Nothing found.")
@@ -174,6 +179,22 @@ class McpServer:
             ) from None
         contents = types.TextResourceContents(uri=uri, mime_type="text/markdown", text=notes_text([note]))
         return types.ReadResourceResult(contents=[contents])
+
+    async def _list_prompts(self, _context: Context, _params: Any) -> types.ListPromptsResult:
+        about = types.PromptArgument(name=ABOUT, description="What the session will be about.", required=False)
+        prompt = types.Prompt(name=START, title="Start with what is known", description=START_TOLD, arguments=[about])
+        return types.ListPromptsResult(prompts=[prompt])
+
+    async def _get_prompt(self, context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        if params.name != START:
+            raise MCPError(types.INVALID_PARAMS, f"there is no such prompt: {START} is the one")
+        tool, about = TOOLS["session_context"], (params.arguments or {}).get(ABOUT)
+        asked = {"query": about} if about else {}
+        try:
+            known = await self._run(tool, principal_of(context), asked, given_project(context))
+        except OnlookerError as error:
+            raise MCPError(types.INVALID_PARAMS, _told(error)) from error
+        return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=known.content[0])])
 
 
 def principal_of(context: Context) -> Principal:

@@ -17,7 +17,8 @@ from onlooker.http.request import checked_id
 
 PROJECT = "projectId"
 TEXT = "text"
-"""The field of an answer that is written for a model. It goes out as the content, and the rest as the structure."""
+WRITTEN = frozenset({TEXT, "markdown"})
+"""The fields of an answer that a reader reads. The text goes out as the content, the rest as the structure."""
 
 _PROJECT_TOLD = "Which project, by id or name. May be left out where the key or the server's configuration says it."
 
@@ -50,6 +51,10 @@ class Tool:
         schema: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
         if self.operation.body is not None:
             schema = {**schema, **_object_schema(self.operation.body)}
+        elif self.operation.query is not None:
+            schema = {**schema, **_object_schema(self.operation.query)}
+            shown = {PROJECT, *self.about}
+            schema["properties"] = {name: each for name, each in schema["properties"].items() if name in shown}
         properties = {**schema["properties"], **{name: {"type": "string", "minLength": 1} for name in self.path}}
         for name, told in {PROJECT: _PROJECT_TOLD, **self.about}.items():
             if name in properties:
@@ -61,8 +66,8 @@ class Tool:
     def output_schema(self) -> dict[str, Any]:
         """The JSON Schema of the structured answer."""
         schema = _object_schema(next(iter(self.operation.answers.values())))
-        properties = {name: each for name, each in schema["properties"].items() if name != TEXT}
-        return {**schema, "properties": properties, "required": [r for r in schema["required"] if r != TEXT]}
+        properties = {name: each for name, each in schema["properties"].items() if name not in WRITTEN}
+        return {**schema, "properties": properties, "required": [r for r in schema["required"] if r not in WRITTEN]}
 
     def read(self, arguments: Mapping[str, Any]) -> tuple[dict[str, str], Any, Any]:
         """The path, the body and the query of the operation. Raises `InvalidInput` naming the argument, `NotFound`."""
@@ -72,10 +77,12 @@ class Tool:
                 raise InvalidInput("an argument is missing", [f"{name}: a text is needed"])
             path[place] = checked_id(arguments[name])
         rest = {name: value for name, value in arguments.items() if name not in self.path}
-        body = None
+        body, query = None, None
         if self.operation.body is not None:
-            body = body_decoder(self.operation.body)(msgspec.json.encode(rest))
-        return path, body, None if self.operation.query is None else self.operation.query()
+            body, rest = body_decoder(self.operation.body)(msgspec.json.encode(rest)), {}
+        if self.operation.query is not None:
+            query = body_decoder(self.operation.query)(msgspec.json.encode(rest))
+        return path, body, query
 
 
 def _object_schema(shape: Any) -> dict[str, Any]:
@@ -138,6 +145,19 @@ TOOLS: Mapping[str, Tool] = {
             'Choose first, then read: a note takes about 200 tokens. Example: {"ids": ["…", "…"]}',
             _operation("POST", "/v1/observations/get"),
             {"ids": "Ids of notes, from search or timeline."},
+        ),
+        Tool(
+            "session_context",
+            "What to know before you begin",
+            "Tell what a new session in this project should know, within a budget of tokens: open next steps, what the "
+            "latest sessions came to, decisions and gotchas, recent work by file, each with an id to look up. With a "
+            'query or a file: the notes that fit it. Example: {"budget": 1500, "file": "src/parser.py"}',
+            _operation("GET", "/v1/context/session"),
+            {
+                "budget": "How many tokens the text may take.",
+                "query": "What the work will be about; then only notes that fit it.",
+                "file": "A file that you are about to read or change; then only notes about it.",
+            },
         ),
         Tool(
             "observation_add",
