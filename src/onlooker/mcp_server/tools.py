@@ -100,11 +100,17 @@ def _operation(method: str, path: str) -> Operation:
 
 
 _FILTERS = {
-    "kind": "Only notes of this kind, such as bugfix, decision or summary.",
+    "kind": "Only notes of this kind, such as bugfix, decision or summary; kinds takes several.",
+    "concept": "Only notes of this concept, such as gotcha or how-it-works; concepts takes several.",
     "file": "Only notes about this file: its path, or the last parts of it (parser.py, src/parser.py).",
+    "serverSessionId": "Only notes of this session.",
+    "projectIds": "Other projects to search too.",
     "since": "Only what happened at this time or later, in epoch milliseconds.",
     "until": "Only what happened at this time or earlier, in epoch milliseconds.",
+    "superseded": "Whether notes that a later one replaced are returned too, after all others.",
+    "order": "relevance, or time: the latest of what fits first.",
     "limit": "How many to return at most.",
+    "offset": "How many to leave out before them.",
 }
 
 TOOLS: Mapping[str, Tool] = {
@@ -117,7 +123,8 @@ TOOLS: Mapping[str, Tool] = {
             "summaries. Returns an index, best first: a line a note with its id, time, kind, title and files, about 40 "
             "tokens each. Begin here, then read the few that matter with get_observations, or see what happened around "
             "one with timeline. Plain words are best; paths, identifiers and error codes are found as they are "
-            'written. Example: {"query": "rounding of half cents money.py", "limit": 10}',
+            'written. "A phrase" must be in a note, a -word must not. Example: '
+            '{"query": "rounding of half cents money.py", "limit": 10}',
             _operation("POST", "/v1/search/index"),
             {"query": "What to look for, in a few words.", **_FILTERS},
         ),
