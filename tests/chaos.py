@@ -1,6 +1,6 @@
 """Chaos: servers, workers, Postgres and Redis are killed, frozen, cut off and emptied while events come in.
 
-    python tests/chaos.py [--seed 7] [--seconds 600] [--every 2.5]
+    python tests/chaos.py [--seed 7] [--seconds 600] [--every 2.5] [--engine sql]
 
 Three workers and two servers, each on a machine of its own as far as it knows, and clients that send each event until
 it is acknowledged. Afterwards every event has its one observation, every session's in order, and nothing is left: no
@@ -8,6 +8,7 @@ job in processing, no message, no connection, no key but the declared ones. The 
 """
 
 import argparse
+import asyncio
 import heapq
 import itertools
 import random
@@ -26,15 +27,18 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import redis
 
 from chaos_clients import CLIENTS, Client, Sent
-from chaos_plan import POSTGRES, PROCESSES, SERVERS, WRONG_CLOCK_S, Fault, Kind, plan
+from chaos_plan import POSTGRES, PROCESSES, REDIS, SERVERS, WRONG_CLOCK_S, Fault, Kind, plan
 from cutting_proxy import Cut, proxy_in_thread
 from deployment import Deployment, deployment
+from onlooker.domain.jobs import KIND_LANES
 from postgres_admin import admin_execute, client_connections, with_database
-from servers import Server, free_port, postgres_server
+from queue_stores import BullmqStore
+from servers import Server, free_port, postgres_server, redis_server
 
-DATABASE = "chaos"
+DATABASE = PREFIX = "chaos"
 EVERY_S = 2.5
 BEGUN_WITHIN_S = 60.0
 SETTLED_WITHIN_S = 180.0
@@ -92,6 +96,10 @@ class Program:
     cut: Callable[[random.Random, float], None]
     lose_commits: Callable[[random.Random | None], None]
 
+    def reached_by(self, url: str) -> str:
+        """A URL of the server, as one through the proxy."""
+        return url.replace(f":{self.server.port}/", f":{self.port}/")
+
 
 @dataclass(slots=True)
 class Chaos:
@@ -133,7 +141,7 @@ class Chaos:
         self._tell(f"all is mended; {sent.events} events are acknowledged")
         calm_at = time.monotonic()
         self.it.wait_until_settled(SETTLED_WITHIN_S)
-        self.it.wait_for_no_messages(SETTLED_WITHIN_S)
+        self._wait_for_no_messages()
         self._tell(f"settled within {time.monotonic() - calm_at:.1f} s")
         self._stop_all()
         self._check(sent)
@@ -204,6 +212,10 @@ class Chaos:
         if fault.kind is Kind.LOSE_COMMITS:
             program.lose_commits(random.Random(self.chance.random()))  # noqa: S311 - as above
             return partial(program.lose_commits, None)
+        if fault.kind is Kind.FLUSH:
+            with redis.Redis.from_url(program.server.url) as client:
+                client.flushall()
+            return None
         if fault.kind is Kind.FREEZE:
             program.server.pause()
             return program.server.resume
@@ -234,6 +246,18 @@ class Chaos:
 
         return start_again
 
+    def _wait_for_no_messages(self) -> None:
+        if REDIS not in self.programs:
+            self.it.wait_for_no_messages(SETTLED_WITHIN_S)
+            return
+        url = self.programs[REDIS].server.url
+
+        async def pending() -> int:
+            async with BullmqStore(url, PREFIX).engine() as queue:
+                return (await queue.depth()).pending
+
+        self.it.wait_until(lambda: not asyncio.run(pending()), SETTLED_WITHIN_S)
+
     def _stop_all(self) -> None:
         """Ask all to stop; they end well and in time."""
         for place in self.places.values():
@@ -250,12 +274,32 @@ class Chaos:
             f"503: {sent.refused}, no answer: {sent.unanswered}; what happened to jobs: {dict(happened)}"
         )
         self.it.assert_observed(sent.sessions, loose=sent.loose, loose_jobs=sent.loose_batches)
-        url = self.programs[POSTGRES].server.url
-        left = client_connections(url, DATABASE, closed_within_s=CLOSED_WITHIN_S)
+        left = client_connections(self.programs[POSTGRES].server.url, DATABASE, closed_within_s=CLOSED_WITHIN_S)
         assert left == [], f"connections to Postgres were left open: {left}"
+        if REDIS in self.programs:
+            assert_nothing_left(self.programs[REDIS].server.url)
         for place in self.places.values():
             for sign in ("Traceback", "defect in a job"):
                 assert sign not in place.log, f"{place.name}:\n{place.log[place.log.index(sign) - 500 :][:4000]}"
+
+
+def assert_nothing_left(url: str) -> None:
+    """No connection but the one that asks, and no key for good but those of the whole queue and of the kind lanes."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        others = [each for each in client.client_list() if each["name"] == "onlooker"]
+        assert others == [], f"connections to Redis were left open: {others}"
+        lasting = {key for key in client.scan_iter(count=1000) if client.pttl(key) == -1}
+        assert lasting - declared_keys() == set()
+        assert int(client.get(f"{PREFIX}:open") or 0) == 0
+
+
+def declared_keys() -> set[str]:
+    """The keys that stay when nothing is left to do."""
+    whole = {f"{PREFIX}:{name}" for name in ("open", "seq", "epoch", "kinds", "checks", "wake")}
+    of_kinds = {
+        f"{PREFIX}:{lane}:{name}" for lane in KIND_LANES.values() for name in ("meta", "events", "completed", "marker")
+    }
+    return whole | of_kinds
 
 
 @contextmanager
@@ -275,18 +319,26 @@ def behind_proxy(server: Server) -> Iterator[Program]:
         yield Program(server, proxy.port, cut, lose_commits)
 
 
-def run_chaos(folder: Path, *, seed: int, seconds: float, every_s: float = EVERY_S) -> None:
+def run_chaos(folder: Path, *, seed: int, seconds: float, every_s: float = EVERY_S, engine: str = "bullmq") -> None:
     """One run in servers of its own; fails with what went wrong. The seed is printed first."""
-    faults = plan(seed, seconds, every_s=every_s, with_redis=False)
-    print(f"seed {seed}, {seconds:.0f} s, {len(faults)} faults, one each {every_s:.1f} s or so", flush=True)  # noqa: T201 - so that a failure can be repeated
+    faults = plan(seed, seconds, every_s=every_s, with_redis=engine == "bullmq")
+    told = f"seed {seed}, {engine}, {seconds:.0f} s, {len(faults)} faults, one each {every_s:.1f} s or so"
+    print(told, flush=True)  # noqa: T201 - so that a failure can be repeated
     with ExitStack() as stack:
-        postgres = stack.enter_context(behind_proxy(stack.enter_context(postgres_server())))
-        admin_execute(postgres.server.url, f"CREATE DATABASE {DATABASE}")
-        url = with_database(postgres.server.url, DATABASE)
+        programs = {POSTGRES: stack.enter_context(behind_proxy(stack.enter_context(postgres_server())))}
+        admin_execute(programs[POSTGRES].server.url, f"CREATE DATABASE {DATABASE}")
+        url = with_database(programs[POSTGRES].server.url, DATABASE)
+        environment = {"ONLOOKER_DATABASE_URL": programs[POSTGRES].reached_by(url)}
+        if engine == "bullmq":
+            programs[REDIS] = stack.enter_context(behind_proxy(stack.enter_context(redis_server(durable=True))))
+            environment |= {
+                "ONLOOKER_QUEUE_ENGINE": "bullmq",
+                "ONLOOKER_REDIS_URL": programs[REDIS].reached_by(programs[REDIS].server.url),
+                "ONLOOKER_QUEUE_PREFIX": PREFIX,
+            }
         it = stack.enter_context(deployment(folder, url, **SETTINGS))
         it.poll_s = 0.5
-        through_proxy = url.replace(f":{postgres.server.port}/", f":{postgres.port}/")
-        Chaos(it, seed, seconds, faults, {POSTGRES: postgres}, {"ONLOOKER_DATABASE_URL": through_proxy}).run()
+        Chaos(it, seed, seconds, faults, programs, environment).run()
 
 
 def main() -> None:
@@ -296,6 +348,7 @@ def main() -> None:
     parser.add_argument(
         "--every", type=float, default=EVERY_S, metavar="SECONDS", help="between two faults, on average"
     )
+    parser.add_argument("--engine", choices=("bullmq", "sql"), default="bullmq", help="which carries the queue")
     parser.add_argument("--folder", type=Path, help="keep logs here")
     asked = parser.parse_args()
     seed = secrets.randbelow(10**6) if asked.seed is None else asked.seed
@@ -303,9 +356,10 @@ def main() -> None:
         folder = asked.folder or Path(made)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            run_chaos(folder, seed=seed, seconds=asked.seconds, every_s=asked.every)
+            run_chaos(folder, seed=seed, seconds=asked.seconds, every_s=asked.every, engine=asked.engine)
         except AssertionError:
-            print(f"failed; repeat with --seed {seed} --seconds {asked.seconds} --every {asked.every}", flush=True)  # noqa: T201 - said on a terminal
+            again = f"--seed {seed} --seconds {asked.seconds} --every {asked.every} --engine {asked.engine}"
+            print(f"failed; to repeat it: make chaos ARGS='{again}'", flush=True)  # noqa: T201 - said on a terminal
             raise
 
 

@@ -121,11 +121,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         deadline = time.monotonic() + settings.startup_wait_s
         problem = f"the database {database.url} cannot be used: "
-        await _await_part(lambda: schema.prepare(database), problem, StorageUnavailable, deadline)
+        await await_part(lambda: schema.prepare(database), problem, StorageUnavailable, deadline)
         queue = open_queue(settings, database, identity)
         stack.push_async_callback(queue.close)
         if settings.queue_engine is not QueueChoice.SQL:
-            await _await_part(queue.require_healthy, "", QueueUnavailable, deadline)
+            await await_part(queue.require_healthy, "", QueueUnavailable, deadline)
         provider = build_provider(settings, database)
         stack.push_async_callback(provider.close)
         embedder = build_embedder(settings)
@@ -406,10 +406,13 @@ def build_embedder(settings: Settings) -> Embedder | None:
     )
 
 
-async def _await_part(
+async def await_part(
     start: Callable[[], Awaitable[object]], problem: str, away: type[Unavailable], deadline: float
 ) -> None:
-    """Try until it works. Raises `Misconfigured`, with the last error, when it is `away` still at the deadline."""
+    """Try until it works. Raises `Misconfigured`, with the last error, when it is `away` still at the deadline.
+
+    The deadline is of the monotonic clock, in seconds.
+    """
     waited = False
     while True:
         try:

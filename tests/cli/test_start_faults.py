@@ -102,7 +102,7 @@ def test_a_postgres_that_is_not_there_is_waited_for_and_that_is_said(cli: Cli) -
     ended = cli.run("serve", env={"ONLOOKER_STARTUP_WAIT_S": "2", "ONLOOKER_DATABASE_URL": url})
     assert ended.code == 2
     assert time.monotonic() - began >= 2
-    assert ended.err.count("waiting for the database") == 1
+    assert ended.err.count("waiting for a part that is away") == 1
     assert "hidden" not in ended.err
 
 
@@ -112,7 +112,7 @@ def test_a_postgres_that_comes_while_it_is_waited_for_is_used(cli: Cli, own_post
     with cli.popen("serve") as waiting:
         assert waiting.stderr is not None
         assert waiting.stdout is not None
-        assert "waiting for the database" in waiting.stderr.readline()
+        assert "waiting for a part that is away" in waiting.stderr.readline()
         own_postgres.start()
         assert "Onlooker" in waiting.stdout.readline()
         waiting.terminate()

@@ -5,6 +5,7 @@ import dataclasses
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
@@ -14,9 +15,9 @@ import click
 import uvicorn
 
 from onlooker import __version__
-from onlooker.app import make_home, open_app, running
+from onlooker.app import await_part, make_home, open_app, running
 from onlooker.cli.state import Runtime, StateFiles
-from onlooker.domain.errors import Misconfigured
+from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.host import ProcessIdentity, now_ms
 from onlooker.http.server import BACKLOG, server_config
 from onlooker.mcp_server.endpoint import build_site
@@ -61,7 +62,12 @@ async def _serve(
         sys.stdout.flush()
 
     async with open_app(settings) as app:
-        await app.accounts.ensure_local(settings.home)
+        await await_part(
+            lambda: app.accounts.ensure_local(settings.home),
+            "the key of this home cannot be looked up: ",
+            StorageUnavailable,
+            time.monotonic() + settings.startup_wait_s,
+        )
         server = _Server(server_config(build_site(app)), on_started=tell_started)
 
         def stop() -> None:
