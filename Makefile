@@ -9,7 +9,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check fmt lint types imports bench bench-recall chaos lock clean
+.PHONY: help setup demo test check fmt lint types imports bench bench-recall chaos live lock clean
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ chaos: $(READY) ## ten minutes of kills, outages and lost connections; ARGS="--s
 # `make lock ARGS=--upgrade` takes the newest releases; without it only what pyproject.toml changed moves.
 LOCK = UV_NO_CONFIG=1 UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-package onlooker $(ARGS)
+
+live: $(READY) ## ask each model whose key is set (ONLOOKER_…_API_KEY) for observations: this costs money
+	$(BIN)/python tests/live_models.py $(ARGS)
 
 lock: $(READY) ## write requirements.txt and requirements-dev.txt from pyproject.toml
 	$(LOCK) --extra team --output-file requirements.txt

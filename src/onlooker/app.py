@@ -27,6 +27,7 @@ from onlooker.domain.errors import (
 )
 from onlooker.domain.jobs import KIND_LANES, JobKind
 from onlooker.domain.models import Principal
+from onlooker.domain.modes import Mode
 from onlooker.domain.places import Place, place_of_folder
 from onlooker.domain.spending import PRICES
 from onlooker.hooks import client
@@ -58,6 +59,7 @@ from onlooker.telemetry import log
 from onlooker.worker import Worker
 
 if TYPE_CHECKING:
+    from onlooker.providers.modes import ModeFile
     from onlooker.services.importing import Importing
 
 TRY_AGAIN_S = 0.5
@@ -406,7 +408,25 @@ def build_embedder(settings: Settings) -> Embedder | None:
     )
 
 
+<<<<<<< HEAD
 async def await_part(
+=======
+def mode_files(home: Path) -> "list[ModeFile]":
+    """Every mode's file: those that come with Onlooker, and a person's own in the home."""
+    from onlooker.providers.modes import mode_files as files
+
+    return files(home)
+
+
+def read_mode_file(path: Path) -> Mode:
+    """The mode in a file. Raises `InvalidInput` with everything that is wrong, `NotFound` for no file."""
+    from onlooker.providers.modes import read_mode_file as read
+
+    return read(path)
+
+
+async def _await_part(
+>>>>>>> e7bb01e (Say in health, doctor and docs which models are asked and why not; list and check modes)
     start: Callable[[], Awaitable[object]], problem: str, away: type[Unavailable], deadline: float
 ) -> None:
     """Try until it works. Raises `Misconfigured`, with the last error, when it is `away` still at the deadline.

@@ -9,7 +9,9 @@ import pytest
 
 from onlooker import __version__
 from onlooker.domain.jobs import KIND_LANES
+from onlooker.domain.lanes import LaneCondition, LaneState
 from onlooker.settings import load_settings
+from onlooker.storage import provider_lanes
 from served import Site, site_with
 from servers import PostgresServer, RedisServer
 
@@ -104,6 +106,32 @@ async def test_info_tells_what_the_server_is_made_of(working_site: Site) -> None
     assert set(boundaries) == {"queueManager", "generationWorkerManager", "providerRegistry", "eventBroadcaster"}
     assert all(set(each) >= {"status", "reason"} for each in boundaries.values())
     assert boundaries["queueManager"]["details"]["lanes"]["event"] == "server_beta_generate_event"
+
+
+async def test_health_tells_which_models_are_asked_and_why_one_is_not(home: Path, sqlite_url: str) -> None:
+    key = "sk-never-to-be-seen"
+    settings = load_settings(
+        home=home, database_url=sqlite_url, provider="anthropic,openai", anthropic_api_key=key, openai_api_key=key
+    )
+    paused = LaneState(
+        "anthropic", "api", "claude-haiku-4-5", LaneCondition.PAUSED, 1_790_000_000_000, "anthropic at api: 429"
+    )
+    async with site_with(settings) as site, site.client() as nobody:
+        before = (await nobody.get("/api/health")).json()["provider"]
+        await site.app.database.tx(lambda conn: provider_lanes.post(conn, paused))
+        answer = await nobody.get("/api/health")
+        info = (await nobody.get("/v1/info")).json()["boundaries"]["providerRegistry"]
+    open_lane = {"provider": "openai", "model": "gpt-5-mini", "status": "open", "until": None, "reason": None}
+    paused_lane = {
+        "provider": "anthropic", "model": "claude-haiku-4-5", "status": "paused", "until": 1_790_000_000_000,
+        "reason": "anthropic at api: 429",
+    }  # fmt: skip
+    assert (before["name"], before["status"]) == ("anthropic,openai", "ok")
+    told = answer.json()
+    assert (answer.status_code, told["status"]) == (200, "ok")
+    assert told["provider"] == {"name": "anthropic,openai", "status": "degraded", "lanes": [paused_lane, open_lane]}
+    assert info["details"]["lanes"] == told["provider"]["lanes"]
+    assert key not in answer.text
 
 
 async def test_nothing_private_is_told(either_site: Site) -> None:

@@ -16,6 +16,7 @@ from onlooker.cli.options import json_option
 from onlooker.domain.errors import Conflict, Misconfigured, OnlookerError
 
 if TYPE_CHECKING:
+    from onlooker.domain.lanes import LaneState
     from onlooker.settings import Settings
     from onlooker.storage.database import Database
 
@@ -51,7 +52,7 @@ def doctor(*, as_json: bool) -> None:
 
     settings, told, checks = _check_settings()
     if settings is not None:
-        checks += [_check_home(settings.home), _check_key(settings.home)]
+        checks += [_check_home(settings.home), _check_key(settings.home), *_check_settings_file(settings.home)]
         file = settings.database.removeprefix("sqlite:///")
         if file != settings.database and not Path(file).exists():
             checks.append(Check("database", Level.NOTE, f"{file} is not there yet", "it is made at the first start"))
@@ -126,6 +127,17 @@ def _check_key(home: Path) -> Check:
     return Check("key", Level.OK, f"{path} can be read by its owner only")
 
 
+def _check_settings_file(home: Path) -> Iterator[Check]:
+    """A file with a model's key in it is for its owner."""
+    path = home / "settings.toml"
+    try:
+        is_open, names_key = stat.S_IMODE(path.stat().st_mode) & 0o077, "_api_key" in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    if is_open and names_key:
+        yield Check("settings", Level.PROBLEM, f"{path} has a key and can be read by others", f"chmod 600 {path}")
+
+
 async def _check_parts(settings: "Settings") -> list[Check]:
     """Database, queue, jobs and workers, without changing any of them."""
     from onlooker.storage.database import open_database
@@ -136,7 +148,9 @@ async def _check_parts(settings: "Settings") -> list[Check]:
             open_database(settings.database, pool_size=1, timeout_s=DATABASE_WAIT_S) as database,
         ):
             schema, is_current = await _check_schema(database)
-            return [schema, *(await _check_queue(settings, database) if is_current else [])]
+            if not is_current:
+                return [schema]
+            return [schema, *await _check_queue(settings, database), *await _check_lanes(settings, database)]
     except (OnlookerError, TimeoutError) as error:
         found = f"{_shown(settings.database)}: {str(error) or 'no answer'}"
         advice = "start the database, or correct ONLOOKER_DATABASE_URL; a damaged file is replaced by a copy of it"
@@ -215,8 +229,33 @@ async def _check_provider(settings: "Settings") -> Check:
     try:
         await build_provider(settings).close()
     except Misconfigured as error:
-        return Check("provider", Level.PROBLEM, str(error))
-    return Check("provider", Level.OK, settings.provider)
+        return Check("provider", Level.PROBLEM, str(error), "docs/providers.md has each provider's settings")
+    models = [getattr(settings, f"{name}_model", "") for name in settings.provider.split(",")]
+    named = zip(settings.provider.split(","), models, strict=True)
+    return Check("provider", Level.OK, ", then ".join(f"{name} ({model})" if model else name for name, model in named))
+
+
+async def _check_lanes(settings: "Settings", database: "Database") -> list[Check]:
+    """Providers that workers have found not to take calls. One of a chain is worth a note, all of it a problem."""
+    from onlooker.domain.lanes import LaneCondition
+    from onlooker.services.lanes import chosen_lanes, told
+
+    lanes = await database.read(lambda conn: chosen_lanes(conn, settings))
+    closed = [lane for lane in lanes if lane.condition is not LaneCondition.OPEN]
+    level = Level.PROBLEM if len(closed) == len(lanes) else Level.NOTE
+    return [Check("provider", level, told(lane), _advice_for(lane)) for lane in closed]
+
+
+def _advice_for(lane: "LaneState") -> str:
+    from onlooker.cli.options import local_time
+
+    again = f"it is tried again at {local_time(lane.until)}" if lane.until else "it is tried again by itself"
+    match lane.condition:
+        case "exhausted":
+            return f"top up or raise the limit there, then onlooker jobs resume; else {again}"
+        case "bad-settings":
+            return f"correct key, model or base URL and restart the workers; else {again}"
+    return again
 
 
 def _check_spool(home: Path) -> Iterator[Check]:

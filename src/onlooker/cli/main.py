@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("jobs:jobs", "List, show, retry, cancel and resume generation jobs."),
     "usage": ("usage:usage", "Show what model calls cost, and bound it."),
     "reindex": ("reindex:reindex", "Make the search data of observations anew."),
+    "modes": ("modes:modes", "List and check modes: what is watched and noted."),
     "import": ("transcripts:import_group", "Bring in what agents wrote down before."),
     "doctor": ("doctor:doctor", "Say what is set, what is reachable and what to do."),
     "demo": ("demo:demo", "Watch a recorded coding session turn into observations."),

@@ -1,16 +1,18 @@
 """How the server is: alive, ready, and in which state each part is. No key is asked for, nothing private is told."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from onlooker import __version__
 from onlooker.domain.errors import OnlookerError, StorageUnavailable
 from onlooker.domain.jobs import KIND_LANES
+from onlooker.domain.lanes import LaneCondition, LaneState
 from onlooker.http.operation import Call, Operation, Reply, Services
 from onlooker.http.schemas import HealthzView, ReadinessView
 from onlooker.queue.contract import KindDepth, QueueDepth, QueueHealth
+from onlooker.services.lanes import chosen_lanes
 from onlooker.storage import heads, jobs, provider_lanes, schema, workers
 from onlooker.storage.database import Connection
 
@@ -45,6 +47,7 @@ async def health(call: Call) -> Reply:
     broken = "error" in database or queue["status"] != "ok"
     worker = database.pop("worker", {"status": "unknown"})
     oldest = database.pop("oldestQueuedMs", None)
+    lanes = database.pop("lanes", [])
     return Reply(
         {
             "status": "degraded" if broken else "ok",
@@ -52,6 +55,7 @@ async def health(call: Call) -> Reply:
             "queue": {**queue, "oldestQueuedMs": oldest},
             "database": database,
             "worker": worker,
+            "provider": provider_view(services.settings.provider, lanes),
         },
         503 if broken else 200,
     )
@@ -63,6 +67,11 @@ async def info(call: Call) -> Reply:
     database = await _database(services)
     active = {"status": "active", "reason": "running in this deployment"}
     workers_seen = database.get("worker", {}).get("count", 0)
+    provider = provider_view(services.settings.provider, database.get("lanes", []))
+    closed = [lane for lane in provider["lanes"] if lane["status"] != LaneCondition.OPEN]
+    registry = {**active, "details": {"provider": provider["name"], "lanes": provider["lanes"]}}
+    if closed and len(closed) == len(provider["lanes"]):
+        registry |= {"status": "errored", "reason": closed[0]["reason"]}
     generation = (
         {**active, "details": {"workers": workers_seen}}
         if workers_seen
@@ -82,11 +91,30 @@ async def info(call: Call) -> Reply:
             "boundaries": {
                 "queueManager": {**active, "details": {"engine": services.queue.name, "lanes": _lanes()}},
                 "generationWorkerManager": generation,
-                "providerRegistry": {**active, "details": {"provider": services.settings.provider}},
+                "providerRegistry": registry,
                 "eventBroadcaster": {"status": "disabled", "reason": "no live readers in this version"},
             },
         }
     )
+
+
+def provider_view(chosen: str, lanes: Sequence[LaneState]) -> dict[str, Any]:
+    """The chosen provider or chain: which models it asks, and of each whether it is called, and why not."""
+    closed = [lane for lane in lanes if lane.condition is not LaneCondition.OPEN]
+    return {
+        "name": chosen,
+        "status": "ok" if not closed else "held" if len(closed) == len(lanes) else "degraded",
+        "lanes": [
+            {
+                "provider": lane.provider,
+                "model": lane.model,
+                "status": str(lane.condition),
+                "until": lane.until,
+                "reason": lane.reason,
+            }
+            for lane in lanes
+        ],
+    }
 
 
 def _lanes() -> dict[str, str]:
@@ -102,6 +130,7 @@ async def _database(services: Services) -> dict[str, Any]:
             "schemaVersion": schema.installed_version(conn),
             "oldestQueuedMs": heads.oldest_queued_ms(conn),
             "worker": {"status": "ok" if seen else "none", "count": len(seen), **_held(conn)},
+            "lanes": chosen_lanes(conn, services.settings),
         }
 
     known = {"engine": services.database.name, "host": urlsplit(services.database.url).hostname}
