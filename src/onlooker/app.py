@@ -408,9 +408,6 @@ def build_embedder(settings: Settings) -> Embedder | None:
     )
 
 
-<<<<<<< HEAD
-async def await_part(
-=======
 def mode_files(home: Path) -> "list[ModeFile]":
     """Every mode's file: those that come with Onlooker, and a person's own in the home."""
     from onlooker.providers.modes import mode_files as files
@@ -425,8 +422,7 @@ def read_mode_file(path: Path) -> Mode:
     return read(path)
 
 
-async def _await_part(
->>>>>>> e7bb01e (Say in health, doctor and docs which models are asked and why not; list and check modes)
+async def await_part(
     start: Callable[[], Awaitable[object]], problem: str, away: type[Unavailable], deadline: float
 ) -> None:
     """Try until it works. Raises `Misconfigured`, with the last error, when it is `away` still at the deadline.
