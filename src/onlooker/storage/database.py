@@ -42,6 +42,9 @@ CHECKPOINT_PAGES = 4_000
 SCRUB_WITHIN_S = 60
 SCRUB_AGAIN_S = 0.05
 
+SYNCHRONOUS = "synchronous"
+"""In a writing connection's `info`: whether its next commit waits for the disk (FULL) or not (NORMAL)."""
+
 LARGEST_GROUP = 256
 """Urgent transactions that may share one commit. More only makes the first of them wait longer."""
 
@@ -153,9 +156,8 @@ class SqliteDatabase:
             raise Misconfigured(["ONLOOKER_DATABASE_URL must name a file: an in-memory database forgets everything"])
         self._clock = _Clock()
         _create_private(Path(self._path))
-        self._durable = self._engine(synchronous="FULL")
-        self._relaxed = self._engine(synchronous="NORMAL")
-        self._reading = self._engine(synchronous="FULL", writes=False)
+        self._writing = self._engine()
+        self._reading = self._engine(writes=False)
         self._reader_connections = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="onlooker-read")
         self._arriving: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -196,7 +198,7 @@ class SqliteDatabase:
         """Copy what is there to a new file, and empty the log; pages that were freed are in neither."""
         give_up_at = time.monotonic() + SCRUB_WITHIN_S
         try:
-            with contextlib.closing(self._durable.raw_connection()) as connection:
+            with contextlib.closing(self._writing.raw_connection()) as connection:
                 connection.cursor().execute("VACUUM")
                 # A reader that is in the middle of something keeps the log.
                 while connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
@@ -215,7 +217,7 @@ class SqliteDatabase:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._writer.join)
         await loop.run_in_executor(None, self._readers.shutdown)
-        for engine in (self._durable, self._relaxed, self._reading):
+        for engine in (self._writing, self._reading):
             engine.dispose()
 
     def share_clock(self, conn: Connection) -> bool:
@@ -229,8 +231,11 @@ class SqliteDatabase:
         )
         return True
 
-    def _engine(self, *, synchronous: str, writes: bool = True) -> Engine:
-        """An engine whose every connection is set up as SQLite needs it."""
+    def _engine(self, *, writes: bool = True) -> Engine:
+        """An engine whose every connection is set up as SQLite needs it.
+
+        All writes go over one connection, durable or not: what another one commits would empty its cache of pages.
+        """
         engine = create_engine(
             f"sqlite:///{self._path}",
             poolclass=NullPool,
@@ -248,13 +253,14 @@ class SqliteDatabase:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("PRAGMA cache_size = -16000")
             if not writes:
                 connection.execute("PRAGMA query_only = ON")
 
         @event.listens_for(engine, "begin")
         def begin(conn: Connection) -> None:
+            if writes:
+                conn.exec_driver_sql(f"PRAGMA synchronous = {conn.info[SYNCHRONOUS]}")
             conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
         return engine
@@ -262,9 +268,7 @@ class SqliteDatabase:
     def _read(self, work: Callable[[Connection], T]) -> T:
         """In a reader thread: one snapshot for all of `work`."""
         try:
-            conn = getattr(self._reader_connections, "conn", None)
-            if conn is None:
-                conn = self._reader_connections.conn = self._reading.connect()
+            conn = _connection_of(self._reader_connections, self._reading)
             with _fresh_after_failure(self._reader_connections, conn), conn.begin():
                 return work(conn)
         except DBAPIError as error:
@@ -283,14 +287,11 @@ class SqliteDatabase:
 
     def _run_group(self, connections: threading.local, waiting: "_Waiting", group: list[_Work]) -> None:
         """Run a group's transactions in one; each fails alone, save that the commit is everybody's."""
-        name = "durable" if waiting.needs_durability else "relaxed"
         try:
-            conn = getattr(connections, name, None)
-            if conn is None:
-                conn = (self._durable if name == "durable" else self._relaxed).connect()
-                setattr(connections, name, conn)
+            conn = _connection_of(connections, self._writing)
+            conn.info[SYNCHRONOUS] = "FULL" if waiting.needs_durability else "NORMAL"
             alone = len(waiting) == 1
-            with _fresh_after_failure(connections, conn, name), conn.begin():
+            with _fresh_after_failure(connections, conn), conn.begin():
                 for work in waiting.pick():
                     group.append(work)
                     if alone:
@@ -387,8 +388,16 @@ def _resolve(works: list[_Work]) -> None:
             work.answer.set_result(work.result)
 
 
+def _connection_of(connections: threading.local, engine: Engine) -> Connection:
+    """This thread's connection, opened at its first use."""
+    conn: Connection | None = getattr(connections, "conn", None)
+    if conn is None:
+        conn = connections.conn = engine.connect()
+    return conn
+
+
 @contextmanager
-def _fresh_after_failure(connections: threading.local, conn: Connection, name: str = "conn") -> Iterator[None]:
+def _fresh_after_failure(connections: threading.local, conn: Connection) -> Iterator[None]:
     """Drop a connection whose database failed, so that the next transaction opens the file anew."""
     try:
         yield
@@ -396,7 +405,7 @@ def _fresh_after_failure(connections: threading.local, conn: Connection, name: s
         if dialect.unavailable(error) is not None:
             with contextlib.suppress(DBAPIError):
                 conn.close()
-            vars(connections).pop(name, None)
+            vars(connections).pop("conn", None)
         raise
 
 
