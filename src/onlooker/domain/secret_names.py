@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from onlooker.domain.secret_patterns import Finder, Span
+from onlooker.domain.secret_patterns import Finder, Span, literal_of
 
 _SUFFIX = r"(?:[_-]?(?:\d{1,3}|base|value|production|prod|staging|dev|test|live|old|new|default|confirmation))?"
 _CLOSED = r"\\*[\"'`]?\]?"
@@ -75,8 +75,8 @@ _PATH = re.compile(r"(?:~|\.{1,2}|[A-Za-z]:)?/[\w./-]*|\w+://.*")
 def name_finders() -> Iterator[Finder]:
     for kind, name in _NAMES:
         hint = re.compile(name + _SUFFIX + rf"{_CLOSED}(?:\s{{0,4}}[:=!>,]|(?:\s|\\+[nrt]){{1,40}}['v\"\\])")
-        yield Finder(hint.search, _assigned(kind, re.compile(name + _SUFFIX + _SIGN)), in_lower=True)
-    yield Finder(_OPTION.search, _options, in_lower=True)
+        yield Finder(literal_of(hint), hint.search, _assigned(kind, re.compile(name + _SUFFIX + _SIGN)), in_lower=True)
+    yield Finder(literal_of(_OPTION), _OPTION.search, _options, in_lower=True)
 
 
 def secret_kind_of(name: str) -> str | None:

@@ -24,15 +24,27 @@ LEAD = 16
 class Finder:
     """One kind of secret.
 
-    `hint` tells cheaply whether it can be in a text; it may be asked about the JSON of a whole payload. `find`
-    gives the spans. They see the text as `plain` makes it, `find` beside it in lower case, `hint` only there where
-    `in_lower` says so.
+    Where `literal` is not there is none. `hint` tells cheaply whether it can be in a text; it may be asked about the
+    JSON of a whole payload. `find` gives the spans. They see the text as `plain` makes it, `find` beside it in lower
+    case, `literal` and `hint` only there where `in_lower` says so.
     """
 
+    literal: str
     hint: Callable[[str], object]
     find: Callable[[str, str], Iterator[Span]]
     in_lower: bool = False
     in_words: bool = False
+
+
+_LITERAL = re.compile(r"(?:[\w:/ -]|\\[.-])+(?![?*{|])")
+
+
+def literal_of(pattern: Pattern[str]) -> str:
+    """What a pattern begins with: what it finds holds this."""
+    match = _LITERAL.match(pattern.pattern)
+    if match is None:
+        raise AssertionError(f"a pattern must begin with a literal: {pattern.pattern[:20]}")
+    return match[0].replace("\\", "")
 
 
 def _left(literal: str) -> str:
@@ -53,7 +65,7 @@ def _token(kind: str, pattern: str, *, in_words: bool) -> Finder:
         for match in compiled.finditer(text):
             yield match.start(group), match.end(group), kind
 
-    return Finder(compiled.search, find, in_words=in_words)
+    return Finder(literal_of(compiled), compiled.search, find, in_words=in_words)
 
 
 def _in_lower(kind: str, compiled: Pattern[str], accept: Callable[[str], bool]) -> Finder:
@@ -64,7 +76,7 @@ def _in_lower(kind: str, compiled: Pattern[str], accept: Callable[[str], bool]) 
             if accept(text[match.start(1) : match.end(1)]):
                 yield match.start(1), match.end(1), kind
 
-    return Finder(compiled.search, find, in_lower=True)
+    return Finder(literal_of(compiled), compiled.search, find, in_lower=True)
 
 
 _WORDS: tuple[tuple[str, str], ...] = (
@@ -158,7 +170,7 @@ def _aws() -> Finder:
             if secret and not secret[0].islower() and any(c.isdigit() for c in secret[0]):
                 yield secret.start(), secret.end(), "aws-secret-key"
 
-    return Finder(_ACCESS_KEY.search, find, in_words=True)
+    return Finder("IA", _ACCESS_KEY.search, find, in_words=True)
 
 
 def _private_key() -> Finder:
@@ -179,7 +191,7 @@ def _private_key() -> Finder:
             lines = _KEY_LINES.match(text, head.end() if head else start)
             yield start, lines.end() if lines else len(text), "private-key"
 
-    return Finder(re.compile("PRIVATE KEY").search, find)
+    return Finder("PRIVATE KEY", _KEY_BLOCK.search, find)
 
 
 def _key_tail(text: str, end: int) -> int:
@@ -208,7 +220,7 @@ def _cookies() -> Finder:
                 if sets:
                     break
 
-    return Finder(_COOKIE.search, find, in_lower=True)
+    return Finder(literal_of(_COOKIE), _COOKIE.search, find, in_lower=True)
 
 
 def _has_digit(value: str) -> bool:

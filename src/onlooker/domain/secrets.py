@@ -1,6 +1,7 @@
 """Secrets in texts, replaced by a marker that says what kind stood there, before anything is stored."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from onlooker.domain.json_text import map_texts, plain
@@ -8,9 +9,39 @@ from onlooker.domain.secret_names import is_secret_member, name_finders, secret_
 from onlooker.domain.secret_patterns import FINDERS, LEAD, LONG_WORD, Finder, Span
 
 _ALL: tuple[Finder, ...] = (*FINDERS, *name_finders())
-_ANYWHERE = tuple((finder, finder.hint) for finder in _ALL if not finder.in_lower and not finder.in_words)
-_IN_WORDS = tuple((finder, finder.hint) for finder in _ALL if finder.in_words)
-_IN_LOWER = tuple((finder, finder.hint) for finder in _ALL if finder.in_lower)
+_IN_WORDS = tuple((f.literal, f.hint, f) for f in _ALL if f.in_words)
+
+_RARE = (
+    r"k(?:ey|(?<=tok)en|(?<=cook)ie)",
+    r"auth(?:orization|(?<=_auth))",
+    r"p(?:ass|wd)",
+    r"c(?:url |(?<=sec)ret)",
+    r"b(?:earer|y(?<=identified by))",
+    r"hooks",
+)
+"""What literals have in common, each beginning with a letter that texts have little of: looking for it costs half a
+microsecond, whatever it stands for."""
+
+Search = Callable[[str], object]
+Gated = tuple[Search, Sequence[tuple[Search, Finder]]]
+"""Finders, and a search that finds something wherever one of them can."""
+
+
+def _gated(finders: Iterable[Finder]) -> Sequence[Gated]:
+    """The finders under the searches that find their literals; one without such a search is under its own hint."""
+    under: dict[Search, list[tuple[Search, Finder]]] = {}
+    rare = [re.compile(pattern).search for pattern in _RARE]
+    for finder in finders:
+        gate = next((search for search in rare if search(finder.literal)), None)
+        if gate is None:
+            under[finder.hint] = [(bool, finder)]
+        else:
+            under.setdefault(gate, []).append((finder.hint, finder))
+    return tuple(under.items())
+
+
+_ANYWHERE = _gated(f for f in _ALL if not f.in_lower and not f.in_words)
+_IN_LOWER = _gated(f for f in _ALL if f.in_lower)
 
 _WORD_CHARACTERS = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-.")
 _SHAPES = bytes(ord("a") if byte in _WORD_CHARACTERS else ord(" ") for byte in range(256))
@@ -44,12 +75,15 @@ def redact_member(name: str, value: Any) -> Any:
 
 def finders_for(ascii_text: str, lower: str) -> Sequence[Finder]:
     """The finders that can find anything in a text made plain, or in the payload whose JSON it is."""
-    found = [finder for finder, hint in _ANYWHERE if hint(ascii_text)]
+    found = _that_may_find(ascii_text, _ANYWHERE)
     words = _long_words(ascii_text)
     if words:
-        found += [finder for finder, hint in _IN_WORDS if hint(words)]
-    found += [finder for finder, hint in _IN_LOWER if hint(lower)]
-    return found
+        found += [finder for literal, hint, finder in _IN_WORDS if literal in words and hint(words)]
+    return found + _that_may_find(lower, _IN_LOWER)
+
+
+def _that_may_find(text: str, gated: Sequence[Gated]) -> list[Finder]:
+    return [finder for gate, finders in gated if gate(text) for hint, finder in finders if hint(text)]
 
 
 def _long_words(ascii_text: str) -> str:
