@@ -39,9 +39,7 @@ async def new_scope(database: Database) -> Scope:
     return scope
 
 
-def new_event(
-    scope: Scope, session: str | None, *, event_type: str = "tool_use", **given: str | int | bool | None
-) -> NewEvent:
+def new_event(scope: Scope, session: str | None, *, event_type: str = "tool_use", **given: Any) -> NewEvent:
     """An event of the agent's session of that name; each call gives another event."""
     number = next(_numbers)
     event = NewEvent(
@@ -57,9 +55,7 @@ def new_event(
         content_session_id=session,
         tool_name="Bash",
     )
-    for name, value in given.items():
-        object.__setattr__(event, name, value)
-    return event
+    return event._replace(**given)
 
 
 async def store(database: Database, *events: NewEvent, max_attempts: int = 5) -> list[Job]:

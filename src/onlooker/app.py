@@ -142,6 +142,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 database,
                 accounts=accounts,
                 publish=outbox.publish,
+                join=outbox.join,
                 new_id=new_id,
                 now_ms=now_ms,
                 max_attempts=settings.max_attempts,

@@ -36,7 +36,7 @@ KEY = "THE-KEY"
 def stored_events() -> list[Event]:
     """The events as they are stored: without private parts and secrets."""
     return [
-        replace(event, payload_json=json.dumps(prepare(json.loads(event.payload_json)).value))
+        event._replace(payload_json=json.dumps(prepare(json.loads(event.payload_json)).value))
         for event in recorded_events()[EVENTS]
     ]
 

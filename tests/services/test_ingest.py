@@ -73,7 +73,7 @@ class Place:
             content_session_id="agent-1",
             platform_source="claude-code",
         )
-        return replace(sent, **given)
+        return sent._replace(**given)
 
     async def record(self, sent: EventInput, *, generate: bool = True) -> Recorded:
         return await self.ingest.record(self.principal, sent, generate=generate)
@@ -264,7 +264,7 @@ async def test_private_parts_are_in_no_table_and_in_no_byte_of_the_file(place: P
         metadata={"note": hidden},
     )
     await place.record(sent)
-    await place.ingest.record_many(place.principal, [place.event(2), replace(sent, occurred_at=AT + 3)])
+    await place.ingest.record_many(place.principal, [place.event(2), sent._replace(occurred_at=AT + 3)])
     raw = {"hook_event_name": "UserPromptSubmit", "session_id": "agent-3", "cwd": "/w/p", "prompt": f"do {hidden} it"}
     await place.tell(raw)
     await place.ingest.start_session(

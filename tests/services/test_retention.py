@@ -1,7 +1,7 @@
 """What a project keeps for a number of days goes afterwards, and nothing else does."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ class Kept:
         days = range(0, 50, 10)
         at = [now_ms() - day * DAY_MS - 1000 for day in days]
         new = [
-            replace(new_event(scope, None), event_key=f"{scope.project_id}-{n}", occurred_at=t)
+            new_event(scope, None)._replace(event_key=f"{scope.project_id}-{n}", occurred_at=t)
             for n, t in enumerate(at)
         ]
         await self.app.database.tx(lambda conn: recording.record_events(conn, new, max_attempts=3))
@@ -76,7 +76,7 @@ async def test_what_went_does_not_come_back_with_the_same_transcript(kept: Kept)
     scope = Scope(kept.ours.team_id, kept.ours.project_id)
     await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=15))
     await kept.app.retaining.apply()
-    again = replace(new_event(scope, None), event_key=f"{scope.project_id}-4")
+    again = new_event(scope, None)._replace(event_key=f"{scope.project_id}-4")
     (recorded,) = await kept.app.database.tx(lambda conn: recording.record_events(conn, [again], max_attempts=3))
     assert (recorded.duplicate, recorded.job) == (True, None)
     assert await kept.count(kept.ours) == (5, 2)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -55,12 +54,12 @@ async def events_of(database: Database, scope: Scope, name: str) -> list[Event]:
 
 def same_again(event: NewEvent, **given: Any) -> NewEvent:
     """What arrives when a sender sends the event again: its key is the same, its id is ours and another."""
-    return replace(event, id=new_id(), **given)
+    return event._replace(id=new_id(), **given)
 
 
 async def test_an_event_is_stored_with_its_session_job_history_and_audit(database: Database) -> None:
     scope = await new_scope(database)
-    event = replace(new_event(scope, "agent-1"), api_key_id="key-1", agent_id="a", agent_type="reviewer")
+    event = new_event(scope, "agent-1")._replace(api_key_id="key-1", agent_id="a", agent_type="reviewer")
 
     (recorded,) = await record(database, event, max_attempts=3)
 
@@ -100,7 +99,7 @@ async def test_an_event_sent_again_changes_nothing_and_gives_the_first_row_and_j
 
 async def test_an_event_with_a_source_id_is_known_again_whatever_session_it_names(database: Database) -> None:
     scope = await new_scope(database)
-    event = replace(new_event(scope, None), source_event_id="source-1")
+    event = new_event(scope, None)._replace(source_event_id="source-1")
     (first,) = await record(database, event)
 
     (second,) = await record(database, same_again(event, content_session_id="agent-9"))
@@ -167,7 +166,7 @@ async def test_order_is_the_order_of_arrival_though_clocks_are_ten_minutes_apart
     scope = await new_scope(database)
     ahead, behind = 1_790_000_600_000, 1_790_000_000_000
     arriving = [
-        replace(new_event(scope, "agent-1"), received_at=clock, occurred_at=clock) for clock in (ahead, behind, ahead)
+        new_event(scope, "agent-1")._replace(received_at=clock, occurred_at=clock) for clock in (ahead, behind, ahead)
     ]
 
     for event in arriving:
@@ -180,7 +179,7 @@ async def test_order_is_the_order_of_arrival_though_clocks_are_ten_minutes_apart
 async def test_an_event_stored_without_a_job_gets_it_when_it_is_sent_again_for_one(database: Database) -> None:
     scope = await new_scope(database)
     for session in ("agent-1", None):
-        event = replace(new_event(scope, session), generate=False)
+        event = new_event(scope, session)._replace(generate=False)
         (first,) = await record(database, event)
         assert first.job is None
 
@@ -245,7 +244,7 @@ async def test_a_long_turn_is_read_from_its_end(database: Database) -> None:
 
 async def test_a_turn_end_that_was_stored_without_a_job_gets_its_summary_later(database: Database) -> None:
     scope = await new_scope(database)
-    turn_end = replace(new_event(scope, "agent-1", event_type="turn_end"), generate=False)
+    turn_end = new_event(scope, "agent-1", event_type="turn_end")._replace(generate=False)
     await record(database, turn_end)
 
     (again,) = await record(database, same_again(turn_end, generate=True))
@@ -265,9 +264,9 @@ async def test_a_turn_that_ends_outside_a_session_is_an_event_like_others(databa
 
 async def test_events_of_one_request_and_no_session_share_a_job(database: Database) -> None:
     scope = await new_scope(database)
-    batch = [replace(new_event(scope, None), batch="b") for _ in range(3)]
-    in_session = replace(new_event(scope, "agent-1"), batch="b")
-    alone = replace(new_event(scope, None), batch="other")
+    batch = [new_event(scope, None)._replace(batch="b") for _ in range(3)]
+    in_session = new_event(scope, "agent-1")._replace(batch="b")
+    alone = new_event(scope, None)._replace(batch="other")
 
     recorded = await record(database, *batch, in_session, alone)
 
@@ -291,7 +290,7 @@ async def test_a_session_that_is_not_of_the_project_refuses_the_whole_call(datab
 
     for session_id in (theirs.event.session_id, new_id()):
         with pytest.raises(NotFound):
-            await record(database, new_event(scope, "agent-2"), replace(new_event(scope, None), session_id=session_id))
+            await record(database, new_event(scope, "agent-2"), new_event(scope, None)._replace(session_id=session_id))
 
     assert await count_rows(database) == before
 
@@ -299,7 +298,7 @@ async def test_a_session_that_is_not_of_the_project_refuses_the_whole_call(datab
 async def test_a_bad_request_fails_alone_when_requests_run_apart(database: Database) -> None:
     scope = await new_scope(database)
     good, late = new_event(scope, "agent-1"), new_event(scope, "agent-1")
-    bad = [new_event(scope, "agent-2"), replace(new_event(scope, None), session_id=new_id())]
+    bad = [new_event(scope, "agent-2"), new_event(scope, None)._replace(session_id=new_id())]
     unstorable = new_event(Scope(scope.team_id, new_id()), "agent-1")
     requests: Sequence[Sequence[NewEvent]] = [[good], bad, [unstorable], [late]]
 
@@ -315,7 +314,7 @@ async def test_a_bad_request_fails_alone_when_requests_run_apart(database: Datab
 async def test_events_of_several_projects_in_one_group_keep_to_their_own(database: Database) -> None:
     one, two = await new_scope(database), await new_scope(database)
     first, second = new_event(one, "agent-1"), new_event(two, "agent-1")
-    second = replace(second, event_key=first.event_key)
+    second = second._replace(event_key=first.event_key)
 
     recorded = await record(database, first, second)
 
@@ -328,7 +327,7 @@ async def test_a_foreign_scope_sees_no_event_and_no_job(database: Database) -> N
     scope, foreign = await new_scope(database), await new_scope(database)
     half_foreign = [Scope(foreign.team_id, scope.project_id), Scope(scope.team_id, foreign.project_id)]
     turn_end = new_event(scope, "agent-1", event_type="turn_end")
-    batch = [replace(new_event(scope, None), batch="b") for _ in range(2)]
+    batch = [new_event(scope, None)._replace(batch="b") for _ in range(2)]
     recorded = await record(database, turn_end, *batch)
     event = recorded[0].event
     turn_id = recorded[0].job.source_id if recorded[0].job else ""

@@ -11,7 +11,9 @@ Messages stand for work that is recorded elsewhere: the queue may lose them all,
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from onlooker.storage.database import Connection
 
 LEASE_MS = 90_000
 """How long a claim lives without being extended."""
@@ -230,4 +232,28 @@ class QueueEngine(Protocol):
 
         Never raises, and takes seconds at most: claims that cannot be released are served again when their leases end.
         """
+        ...
+
+
+class Join(Protocol):
+    """Enqueueing as a part of somebody's transaction on the database in which the messages lie too."""
+
+    def enqueue_many(self, conn: Connection, entries: Sequence[tuple[Lane, Message]]) -> None:
+        """`QueueEngine.enqueue_many` with `replace_finished`; nothing is put unless the transaction is committed.
+
+        It fails as any statement of the transaction does. May be called again where the transaction is run again.
+        """
+        ...
+
+    def committed(self) -> None:
+        """Tell those of this process who wait; in the event loop, after the commit."""
+        ...
+
+
+@runtime_checkable
+class JoinsTransactions(Protocol):
+    """What an engine may offer beside `QueueEngine`."""
+
+    def join(self) -> Join | None:
+        """For one transaction; None where this engine would rather be asked by itself."""
         ...

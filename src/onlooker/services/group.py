@@ -3,14 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from onlooker.domain.errors import StorageUnavailable, Unavailable
 from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job, NewEvent, Recorded
-from onlooker.storage.database import Database
+from onlooker.storage.database import Connection, Database
 from onlooker.storage.recording import record_apart, record_requests
 from onlooker.telemetry import log
 
@@ -29,6 +30,26 @@ Publish = Callable[[Sequence[Job]], Awaitable[bool]]
 Answer = list[Recorded] | Exception
 
 
+class Rings(Protocol):
+    """Rings that are a part of one transaction (`services.outbox.Ringing`)."""
+
+    def ring(self, conn: Connection, jobs: Sequence[Job]) -> None:
+        """Ring jobs that the transaction stores. It may be run again, and this with it."""
+        ...
+
+    def committed(self) -> None:
+        """Wake those who wait, after the commit."""
+        ...
+
+
+Join = Callable[[], Rings | None]
+"""Asked for each transaction; None where the jobs are published after the commit."""
+
+
+def no_rings() -> None:
+    """Publish after the commit, always."""
+
+
 @dataclass(slots=True, eq=False)
 class _Request:
     """Events that are stored all or none, and who waits for them."""
@@ -44,9 +65,12 @@ class GroupWriter:
     More than `max_waiting` events that are not yet answered are refused, whatever is slow.
     """
 
-    def __init__(self, database: Database, *, publish: Publish, max_attempts: int, max_waiting: int) -> None:
+    def __init__(
+        self, database: Database, *, publish: Publish, join: Join, max_attempts: int, max_waiting: int
+    ) -> None:
         self._database = database
         self._publish = publish
+        self._join = join
         self._max_attempts = max_attempts
         self._max_waiting = max_waiting
         self._requests: deque[_Request] = deque()
@@ -124,53 +148,85 @@ class GroupWriter:
 
     async def _write(self, group: Sequence[_Request]) -> None:
         requests = [request.events for request in group]
+        rung = False
         try:
-            answers = await self._store(requests)
+            answers, rung = await self._store(requests)
         except Exception as error:  # noqa: BLE001 - it is handed to everybody who waits
             answers = [error] * len(group)
+        if rung:
+            _answer(group, answers)
+            return
         task = asyncio.create_task(self._publish_and_answer(group, answers))
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
 
-    async def _store(self, requests: Sequence[Sequence[NewEvent]]) -> Sequence[Answer]:
-        """Store the group in one transaction; where that fails by one of them, each in a savepoint and one commit."""
+    async def _store(self, requests: Sequence[Sequence[NewEvent]]) -> tuple[Sequence[Answer], bool]:
+        """Store the group in one transaction; where that fails by one of them, each in a savepoint and one commit.
+
+        Also says whether the jobs were rung in it.
+        """
+        rings = self._join()
+        recorded = False
+
+        def store(conn: Connection) -> Sequence[Answer]:
+            nonlocal recorded
+            answers = record_requests(conn, requests, max_attempts=self._max_attempts)
+            recorded = True
+            if rings is not None:
+                rings.ring(conn, _queued(answers))
+            return answers
+
         try:
-            return await self._database.tx(
-                lambda conn: record_requests(conn, requests, max_attempts=self._max_attempts), urgent=True
-            )
+            answers = await self._database.tx(store, urgent=True)
         except StorageUnavailable:
             raise
         except Exception as error:
-            if len(requests) == 1:
+            if len(requests) == 1 and not recorded:
                 raise
             log.warning(
                 "a group was refused, its requests run apart", requests=len(requests), error=type(error).__name__
             )
-        return await self._database.tx(
+        else:
+            if rings is not None:
+                rings.committed()
+            return answers, rings is not None
+        apart = await self._database.tx(
             lambda conn: record_apart(conn, requests, max_attempts=self._max_attempts), urgent=True
         )
+        return apart, False
 
     async def _publish_and_answer(self, group: Sequence[_Request], answers: Sequence[Answer]) -> None:
         """Ring what is queued, in order, while the next group is stored already."""
-        jobs = {
-            recorded.job.id: recorded.job
-            for answer in answers
-            if not isinstance(answer, Exception)
-            for recorded in answer
-            if recorded.job is not None and recorded.job.status is JobStatus.QUEUED
-        }
-        deferred = bool(jobs) and not await self._publish(list(jobs.values()))
-        for request, answer in zip(group, answers, strict=True):
-            if request.answer.done():
-                continue
-            if isinstance(answer, Exception):
-                request.answer.set_exception(answer)
-            elif deferred:
-                request.answer.set_result([_deferred(recorded, jobs) for recorded in answer])
-            else:
-                request.answer.set_result(answer)
+        jobs = _queued(answers)
+        is_deferred = bool(jobs) and not await self._publish(jobs)
+        _answer(group, answers, deferred=frozenset(job.id for job in jobs) if is_deferred else frozenset())
 
 
-def _deferred(recorded: Recorded, jobs: dict[str, Job]) -> Recorded:
+def _queued(answers: Sequence[Answer]) -> list[Job]:
+    """The jobs that are to be rung, each once, in order."""
+    jobs = {
+        recorded.job.id: recorded.job
+        for answer in answers
+        if not isinstance(answer, Exception)
+        for recorded in answer
+        if recorded.job is not None and recorded.job.status is JobStatus.QUEUED
+    }
+    return list(jobs.values())
+
+
+def _answer(group: Sequence[_Request], answers: Sequence[Answer], deferred: AbstractSet[str] = frozenset()) -> None:
+    """Answer everybody; `deferred` are the ids of the jobs that could not be rung."""
+    for request, answer in zip(group, answers, strict=True):
+        if request.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            request.answer.set_exception(answer)
+        elif deferred:
+            request.answer.set_result([_deferred(recorded, deferred) for recorded in answer])
+        else:
+            request.answer.set_result(answer)
+
+
+def _deferred(recorded: Recorded, jobs: AbstractSet[str]) -> Recorded:
     job = recorded.job
-    return replace(recorded, deferred=True) if job is not None and job.id in jobs else recorded
+    return recorded._replace(deferred=True) if job is not None and job.id in jobs else recorded

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from onlooker.domain import keys
 from onlooker.domain.adapters import canonical_event_type, phase_of, tool_use_id_of
@@ -13,7 +13,7 @@ from onlooker.domain.ids import may_exist
 from onlooker.domain.models import Job, NewEvent, NewSession, Principal, Recorded, Scope, Session
 from onlooker.domain.payloads import Prepared, clean, prepare
 from onlooker.services.accounts import Accounts
-from onlooker.services.group import GroupWriter, Publish
+from onlooker.services.group import GroupWriter, Join, Publish, no_rings
 from onlooker.storage import sessions, turns
 from onlooker.storage.database import Database
 
@@ -33,8 +33,7 @@ MOST_SESSIONS = 10_000
 SOURCE_TYPES = frozenset({"hook", "worker", "provider", "server", "api"})
 
 
-@dataclass(frozen=True, slots=True)
-class EventInput:
+class EventInput(NamedTuple):
     """An event as a client sends it, decoded. `payload` and `metadata` are JSON values, times epoch milliseconds."""
 
     project_id: str
@@ -89,6 +88,7 @@ class Ingest:
         now_ms: Callable[[], int],
         max_attempts: int,
         max_waiting: int,
+        join: Join = no_rings,
     ) -> None:
         self._database = database
         self._accounts = accounts
@@ -96,7 +96,9 @@ class Ingest:
         self._new_id = new_id
         self._now_ms = now_ms
         self._max_attempts = max_attempts
-        self._writer = GroupWriter(database, publish=publish, max_attempts=max_attempts, max_waiting=max_waiting)
+        self._writer = GroupWriter(
+            database, publish=publish, join=join, max_attempts=max_attempts, max_waiting=max_waiting
+        )
         self._sessions = _KnownSessions()
 
     async def __aenter__(self) -> Self:
@@ -190,7 +192,7 @@ class Ingest:
             # A session that was remembered may have been removed meanwhile; its own name opens it again.
             if not self._sessions.forget(new):
                 raise
-            again = [replace(each, session_id=event.server_session_id) for each, event in zip(new, events, strict=True)]
+            again = [each._replace(session_id=event.server_session_id) for each, event in zip(new, events, strict=True)]
             recorded = await self._writer.record(again)
         self._sessions.learn(recorded)
         return recorded

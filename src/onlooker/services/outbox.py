@@ -6,14 +6,15 @@ To **ring** a job is to enqueue its message. A message only says that its lane h
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from onlooker.domain.errors import QueueUnavailable, StorageUnavailable
 from onlooker.domain.jobs import KIND_LANES, JobKind
 from onlooker.domain.models import Job
-from onlooker.queue.contract import Lane, Message, QueueEngine
+from onlooker.queue.contract import Join, JoinsTransactions, Lane, Message, QueueEngine
 from onlooker.storage import heads
-from onlooker.storage.database import Database
+from onlooker.storage.database import Connection, Database
 from onlooker.telemetry import log
 
 RECONCILE_EVERY_S = 30.0
@@ -31,6 +32,32 @@ def message_of(job: Job) -> Message:
     return Message(id=job.id, type=str(job.kind), tool_name=job.tool_name)
 
 
+def _entries(jobs: Sequence[Job]) -> list[tuple[Lane, Message]]:
+    """What to enqueue for these jobs.
+
+    The end of a turn is rung twice: an id that is known pulls forward its lane's head, which may be waiting for
+    more events of the turn.
+    """
+    ends = [job for job in jobs if job.kind is JobKind.SUMMARY and job.session_id is not None]
+    return [(lane_of(job), message_of(job)) for job in (*jobs, *ends)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ringing:
+    """The rings of one transaction."""
+
+    join: Join
+
+    def ring(self, conn: Connection, jobs: Sequence[Job]) -> None:
+        """Ring these jobs, which this transaction stores; called again, where it is run again."""
+        if jobs:
+            self.join.enqueue_many(conn, _entries(jobs))
+
+    def committed(self) -> None:
+        """Wake those who wait, after the commit."""
+        self.join.committed()
+
+
 class Outbox:
     """Publishes jobs after their commit, and reconciles the queue with the rows."""
 
@@ -41,17 +68,11 @@ class Outbox:
         self._owes_rings = True
 
     async def publish(self, jobs: Sequence[Job]) -> bool:
-        """Ring these jobs; False when the queue is away. Then their rows stay queued and are rung later.
-
-        The end of a turn is rung twice: an id that is known pulls forward its lane's head, which may be waiting for
-        more events of the turn.
-        """
+        """Ring these jobs; False when the queue is away. Then their rows stay queued and are rung later."""
         if not jobs:
             return True
-        ends = [job for job in jobs if job.kind is JobKind.SUMMARY and job.session_id is not None]
-        entries = [(lane_of(job), message_of(job)) for job in (*jobs, *ends)]
         try:
-            await self._queue.enqueue_many(entries, replace_finished=True)
+            await self._queue.enqueue_many(_entries(jobs), replace_finished=True)
         except QueueUnavailable as error:
             self._owes_rings = True
             log.warning("jobs not queued yet", jobs=len(jobs), reason=str(error))
@@ -61,6 +82,11 @@ class Outbox:
     def owe_rings(self) -> None:
         """Have every due head rung as soon as that works: somebody could not look for one."""
         self._owes_rings = True
+
+    def join(self) -> "Ringing | None":
+        """Rings as a part of the transaction that stores the jobs; None where `publish` must do it after the commit."""
+        join = self._queue.join() if isinstance(self._queue, JoinsTransactions) else None
+        return None if join is None else Ringing(join)
 
     async def release_dead(self) -> int:
         """Put back what dead processes of this machine held, in the rows first and then in the queue; the count."""

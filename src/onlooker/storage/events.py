@@ -1,7 +1,6 @@
 """Events: how they are read. `recording` has how they are written."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 from sqlalchemy import bindparam, select
 
@@ -15,8 +14,7 @@ from onlooker.storage.tenancy import is_owned, owner
 
 EVENTS = agent_events
 IN_TABLE = {"payload_json": "payload", "metadata_json": "metadata"}
-NAMES = tuple(f.name for f in fields(Event))
-WRITTEN = tuple(IN_TABLE.get(name, name) for name in NAMES)
+WRITTEN = tuple(IN_TABLE.get(name, name) for name in Event._fields)
 COLUMNS = [EVENTS.c[name] for name in WRITTEN]
 IS_OWNED = is_owned(EVENTS)
 
@@ -56,20 +54,20 @@ def get_event(conn: Connection, scope: Scope, event_id: str) -> Event:
 def events_by_ids(conn: Connection, scope: Scope, event_ids: Sequence[str]) -> list[Event]:
     """Those of these events that are stored and of this tenant, in the order of the ids."""
     rows = conn.execute(_BY_IDS, {**owner(scope), "of_ids": event_ids})
-    found = {row.id: Event(*row) for row in rows}
+    found = {row.id: Event._make(row) for row in rows}
     return [found[event_id] for event_id in event_ids if event_id in found]
 
 
 def events_by_keys(conn: Connection, scope: Scope, event_keys: Sequence[str]) -> dict[str, Event]:
     """Those events that are stored under these keys, by key."""
     rows = conn.execute(_BY_KEYS, {**owner(scope), "of_keys": event_keys})
-    return {event.event_key: event for event in (Event(*row) for row in rows)}
+    return {event.event_key: event for event in (Event._make(row) for row in rows)}
 
 
 def events_of_batch(conn: Connection, scope: Scope, batch_id: str) -> list[Event]:
     """The events that share the job whose source this is, by time; 500 at most came in one request."""
     rows = conn.execute(_OF_BATCH, {**owner(scope), "of_batch": batch_id})
-    return [Event(*row) for row in rows]
+    return [Event._make(row) for row in rows]
 
 
 def events_of_turn(conn: Connection, scope: Scope, turn_id: str, *, limit: int = PAGE) -> list[Event]:
@@ -92,7 +90,7 @@ def events_of_session(
 ) -> list[Event]:
     """A session's events in order, from behind `after_seq` up to `until_seq`; page on with the last one's `seq`."""
     values = {"of_session": session_id, "after": after_seq, "until": until_seq, "most": limit}
-    return [Event(*row) for row in conn.execute(_OF_SESSION, {**owner(scope), **values})]
+    return [Event._make(row) for row in conn.execute(_OF_SESSION, {**owner(scope), **values})]
 
 
 def job_of_event(conn: Connection, scope: Scope, event: Event) -> Job | None:

@@ -5,7 +5,7 @@ decides (who is head, whose lease lives) is read after the session's lock was gi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import BigInteger, ColumnElement, Row, bindparam, func, literal_column, select, update
@@ -21,9 +21,8 @@ from onlooker.storage.tables import observation_generation_job_events, observati
 from onlooker.storage.tenancy import belongs
 
 JOBS = observation_generation_jobs
-_NAMES = [field.name for field in fields(Job)]
-COLUMNS = [JOBS.c[name] for name in _NAMES]
-_KIND, _STATUS = _NAMES.index("kind"), _NAMES.index("status")
+COLUMNS = [JOBS.c[name] for name in Job._fields]
+_KIND, _STATUS = Job._fields.index("kind"), Job._fields.index("status")
 
 # Literals, not parameters: only then is a partial index known to hold the rows.
 IS_PROCESSING: ColumnElement[bool] = JOBS.c.status == literal_column("'processing'")
@@ -107,7 +106,7 @@ def read_job(row: Row[Any]) -> Job:
     values = list(row)
     values[_KIND] = JobKind(values[_KIND])
     values[_STATUS] = JobStatus(values[_STATUS])
-    return Job(*values)
+    return Job._make(values)
 
 
 def extend(conn: Connection, taken: Taken, *, lease_ms: int) -> None:

@@ -20,8 +20,6 @@ from onlooker.storage.tables import agent_events, audit_log
 RECORDED = "events.recorded"
 """The audit log's name of it; one row for each key and project of a group."""
 
-_event_values = attrgetter(*events.NAMES)
-
 
 @dataclass(slots=True, eq=False)
 class _Arrival:
@@ -212,7 +210,7 @@ def _insert_events(conn: Connection, groups: Sequence[_Group]) -> None:
     """
     fresh = [event for group in groups for event in _events(group.fresh())]
     fresh.sort(key=attrgetter("project_id", "event_key"))
-    written = dialect.insert_new(conn, agent_events, events.WRITTEN, [_event_values(event) for event in fresh])
+    written = dialect.insert_new(conn, agent_events, events.WRITTEN, fresh)
     if written == len(fresh):
         return
     for group in groups:

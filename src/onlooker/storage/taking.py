@@ -202,8 +202,7 @@ def _write(conn: Connection, run: Taken, terms: Terms, *, now: int, reserved: in
         spending.reserve(conn, run.head, reserved)
     note(conn, run.jobs, "taken", now)
     taken = [
-        replace(
-            job,
+        job._replace(
             status=JobStatus.PROCESSING,
             attempts=job.attempts + 1,
             held_reason=None,

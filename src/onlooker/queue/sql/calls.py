@@ -305,25 +305,29 @@ class Calls:
             else:
                 self._fail(batch, error)
         else:
-            self._note(unit, outcome)
+            self.note(unit, outcome)
             if not batch.calls and any(outcome.claims):
                 self._changes.was_fruitful()
             self._answer_all(batch, outcome)
         self._set_alarm()
 
-    def _unit(self, batch: _Batch) -> Unit:
-        now = asyncio.get_running_loop().time()
-        unit = Unit(
+    def empty_unit(self) -> Unit:
+        """A unit of this process that nothing has been asked of."""
+        return Unit(
             token=secrets.token_hex(8),
             holder=self._holder,
             lease_ms=self._lease_ms,
             retention_ms=self._retention_ms,
-            wants=[waiter.want for waiter in batch.waiters],
-            look=bool(batch.waiters) and now >= self._look_at,
-            purge=bool(batch.waiters) and now >= self._purge_at,
             may_notify=self._may_notify(),
-            must_notify=batch.must_notify,
         )
+
+    def _unit(self, batch: _Batch) -> Unit:
+        now = asyncio.get_running_loop().time()
+        unit = self.empty_unit()
+        unit.wants = [waiter.want for waiter in batch.waiters]
+        unit.look = bool(batch.waiters) and now >= self._look_at
+        unit.purge = bool(batch.waiters) and now >= self._purge_at
+        unit.must_notify = batch.must_notify
         for call in batch.calls:
             asked = call.asked
             if isinstance(asked, list):
@@ -366,7 +370,7 @@ class Calls:
             await asyncio.sleep(RETRY_EVERY_S if was_retried else 0)
             was_retried = True
 
-    def _note(self, unit: Unit, outcome: Outcome) -> None:
+    def note(self, unit: Unit, outcome: Outcome) -> None:
         """Remember when to look, to purge and to notify."""
         loop = asyncio.get_running_loop()
         now = loop.time()

@@ -25,10 +25,11 @@ from onlooker.queue.serving import serve_lane
 from onlooker.queue.sql import census
 from onlooker.queue.sql import statements as sql
 from onlooker.queue.sql.calls import CALL_TIMEOUT_S, CLOSE_WITHIN_S, LARGEST_UNIT, Calls
-from onlooker.queue.sql.unit import Finish, Held, Put, Release, notify
+from onlooker.queue.sql.unit import Finish, Held, Outcome, Put, Release, notify, perform
 from onlooker.queue.text import require_storable
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection, Database
+from onlooker.storage.dialect import SQLITE
 from onlooker.storage.tables import messages
 from onlooker.telemetry import log
 
@@ -84,6 +85,13 @@ class SqlQueue:
         while portion := list(islice(puts, LARGEST_UNIT)):
             put += sum(await self._calls.put(portion))
         return put
+
+    def join(self) -> "SqlJoin | None":
+        """See `JoinsTransactions.join`: on SQLite, where another transaction would only wait for this one.
+
+        On Postgres the lanes' locks would be held for as long as the disk takes, and who confirms waits for them.
+        """
+        return SqlJoin(self._calls) if self._database.name == SQLITE and not self._calls.closed else None
 
     async def claim(self, *, wait_s: float, lanes: Sequence[Lane] | None = None) -> Claim | None:
         """See `QueueEngine.claim`."""
@@ -249,6 +257,26 @@ class SqlQueue:
     def _address(self) -> str:
         url = make_url(self._database.url)
         return f"{url.host}:{url.port or 5432}/{url.database}" if url.host else f"{url.database}"
+
+
+class SqlJoin:
+    """See `queue.contract.Join`."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._unit = calls.empty_unit()
+        self._outcome = Outcome()
+
+    def enqueue_many(self, conn: Connection, entries: Sequence[tuple[Lane, Message]]) -> None:
+        """See `Join.enqueue_many`."""
+        self._unit.puts = [_put(lane, message, NOW, replace=True) for lane, message in entries]
+        self._outcome = perform(conn, self._unit)
+
+    def committed(self) -> None:
+        """See `Join.committed`."""
+        self._calls.note(self._unit, self._outcome)
+        if self._outcome.is_news:
+            self._calls.wake()
 
 
 def _put(lane: Lane, message: Message, delay_ms: int, *, replace: bool) -> Put:
