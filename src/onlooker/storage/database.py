@@ -260,8 +260,8 @@ class SqliteDatabase:
         @event.listens_for(engine, "begin")
         def begin(conn: Connection) -> None:
             if writes:
-                conn.exec_driver_sql(f"PRAGMA synchronous = {conn.info[SYNCHRONOUS]}")
-            conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+                dialect.run_on_sqlite(conn, f"PRAGMA synchronous = {conn.info[SYNCHRONOUS]}")
+            dialect.run_on_sqlite(conn, "BEGIN IMMEDIATE" if writes else "BEGIN")
 
         return engine
 
@@ -347,17 +347,17 @@ def _run_in_savepoint(conn: Connection, work: _Work) -> None:
 
     A failure that ended the whole transaction (disk full, I/O error) is everybody's, and raised.
     """
-    conn.exec_driver_sql("SAVEPOINT work")
+    dialect.run_on_sqlite(conn, "SAVEPOINT work")
     try:
         work.result = work.run(conn)
     except BaseException as error:
         raw = conn.connection.driver_connection
         if raw is None or not raw.in_transaction:
             raise
-        conn.exec_driver_sql("ROLLBACK TO work")
+        dialect.run_on_sqlite(conn, "ROLLBACK TO work")
         translated = dialect.unavailable(error) if isinstance(error, DBAPIError) else None
         work.error = translated or error
-    conn.exec_driver_sql("RELEASE work")
+    dialect.run_on_sqlite(conn, "RELEASE work")
 
 
 def _fail_all(failed: list[_Work], error: BaseException, group: list[_Work]) -> None:

@@ -4,9 +4,11 @@ SQLAlchemy speaks for the rest; code above this module is written once.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from typing import cast as cast_to
 
 from sqlalchemy import (
     ARRAY,
@@ -16,6 +18,7 @@ from sqlalchemy import (
     Dialect,
     FunctionElement,
     Insert,
+    Select,
     Table,
     Text,
     TypeDecorator,
@@ -28,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import NullType
 
@@ -219,6 +223,40 @@ def insert_into(table: Table, backend: str) -> "PostgresInsert | SqliteInsert":
     return postgresql.insert(table)
 
 
+def fetch(conn: Connection, statement: Select[Any] | UpdateBase, values: Mapping[str, Any]) -> list[Any]:
+    """The rows of a statement that runs again and again. Its values are texts, numbers, None, and lists for `Texts`.
+
+    On SQLite it goes to the driver at once, and rows are the driver's tuples (a boolean is 0 or 1): what SQLAlchemy
+    does for each statement takes several times what SQLite does. Give statements that are made once.
+    """
+    if not is_sqlite(conn):
+        return list(conn.execute(statement, values).all())
+    text, names, constants = _written(statement, conn.dialect)
+    all_values = {**constants, **values} if constants else values
+    given = [json.dumps(value) if isinstance(value, list) else value for value in map(all_values.__getitem__, names)]
+    return run_on_sqlite(conn, text, given)
+
+
+def run_on_sqlite(conn: Connection, text: str, given: Sequence[Any] = ()) -> list[Any]:
+    """The rows of a statement as SQLite reads it, past SQLAlchemy, whose error this raises. For what runs most."""
+    try:
+        return _driver_of(conn).execute(text, given).fetchall()
+    except sqlite3.Error as error:
+        raise DBAPIError(text, None, error, hide_parameters=True) from error
+
+
+@cache
+def _written(statement: Select[Any] | UpdateBase, spoken: Dialect) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """A statement's text, the names of its parameters in order, and the values of those that are constants."""
+    compiled = cast_to("SQLCompiler", statement.compile(dialect=spoken))
+    names = tuple(compiled.positiontup or ())
+    return compiled.string, names, {name: value for name, value in compiled.params.items() if value is not None}
+
+
+def _driver_of(conn: Connection) -> sqlite3.Connection:
+    return cast_to("sqlite3.Connection", conn.connection.driver_connection)
+
+
 def insert_new(conn: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert the rows whose keys are new and leave those that are known; the count of new ones.
 
@@ -227,7 +265,11 @@ def insert_new(conn: Connection, table: Table, names: tuple[str, ...], rows: Seq
     if not rows:
         return 0
     if is_sqlite(conn):
-        return conn.exec_driver_sql(_sqlite_insert(table, names), list(rows)).rowcount
+        text = _sqlite_insert(table, names)
+        try:
+            return _driver_of(conn).executemany(text, rows).rowcount
+        except sqlite3.Error as error:
+            raise DBAPIError(text, None, error, hide_parameters=True) from error
     columns = zip(*rows, strict=True)
     return conn.execute(_postgres_insert(table, names), dict(zip(names, map(list, columns), strict=True))).rowcount
 

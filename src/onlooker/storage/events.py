@@ -58,10 +58,10 @@ def events_by_ids(conn: Connection, scope: Scope, event_ids: Sequence[str]) -> l
     return [found[event_id] for event_id in event_ids if event_id in found]
 
 
-def events_by_keys(conn: Connection, scope: Scope, event_keys: Sequence[str]) -> dict[str, Event]:
+def events_by_keys(conn: Connection, scope: Scope, event_keys: list[str]) -> dict[str, Event]:
     """Those events that are stored under these keys, by key."""
-    rows = conn.execute(_BY_KEYS, {**owner(scope), "of_keys": event_keys})
-    return {event.event_key: event for event in (Event._make(row) for row in rows)}
+    rows = dialect.fetch(conn, _BY_KEYS, {**owner(scope), "of_keys": event_keys})
+    return {event.event_key: event for event in map(Event._make, rows)}
 
 
 def events_of_batch(conn: Connection, scope: Scope, batch_id: str) -> list[Event]:

@@ -135,9 +135,9 @@ def bury(conn: Connection, scope: Scope, event_keys: Iterable[str], now: int) ->
     dialect.insert_new(conn, TOMBSTONES, ("team_id", "project_id", "key_hash", "created_at"), rows)
 
 
-def buried(conn: Connection, scope: Scope, event_keys: Sequence[str]) -> set[str]:
+def buried(conn: Connection, scope: Scope, event_keys: list[str]) -> set[str]:
     """Those of these event keys that were forgotten."""
-    return set(conn.execute(_BURIED, {**owner(scope), "of_keys": event_keys}).scalars())
+    return {key for (key,) in dialect.fetch(conn, _BURIED, {**owner(scope), "of_keys": event_keys})}
 
 
 def _met(wanted: Selection, table: Table, texts: Sequence[Column[str]]) -> ColumnElement[bool]:

@@ -1,7 +1,6 @@
 """Generation jobs on their way in: made from a source, written with their first line of history."""
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -34,9 +33,6 @@ WRITTEN = (
 """The columns that a new job differs in; the others have their defaults."""
 
 QUEUED = "queued"
-
-_values = attrgetter(*WRITTEN)
-
 
 _BY_IDS = select(*jobs.COLUMNS).where(*is_owned(jobs.JOBS), dialect.among(jobs.JOBS.c.id, "of_ids"))
 

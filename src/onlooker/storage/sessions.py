@@ -98,7 +98,7 @@ def advance(conn: Connection, scope: Scope, counts: Mapping[str, int], now: int)
     last: dict[str, int] = {}
     for places, session_ids in by_count.items():
         values = {**owner(scope), "of_ids": session_ids, "places": places, "now": now}
-        last.update((row[0], row[1]) for row in conn.execute(_ADVANCE, values))
+        last.update(dialect.fetch(conn, _ADVANCE, values))
     return last
 
 
@@ -132,8 +132,7 @@ def _find_by_external(conn: Connection, scope: Scope, external_session_id: str |
 
 
 def _ids_by_content(conn: Connection, scope: Scope, names: Sequence[str]) -> dict[str, str]:
-    rows = conn.execute(_IDS_BY_CONTENT, {**owner(scope), "named": names})
-    return {row[0]: row[1] for row in rows}
+    return dict(dialect.fetch(conn, _IDS_BY_CONTENT, {**owner(scope), "named": list(names)}))
 
 
 def _row(scope: Scope, new: NewSession, now: int) -> tuple[str | int | None, ...]:

@@ -23,6 +23,10 @@ SHORTEST_WAIT_MS = 20
 """For what is due but was being changed by somebody else."""
 
 
+_New = tuple[int, bool, int]
+"""Of a message that was put: its `seq`, whether it is its lane's head, and from when it may be served."""
+
+
 @dataclass(slots=True)
 class Put:
     """One message to enqueue."""
@@ -213,14 +217,14 @@ class _Work:
         inserted = self._insert(places)
         if len(inserted) < len(places):
             inserted = self._put_known(places, inserted)
-        for key, row in inserted.items():
+        for key, (seq, head, due) in inserted.items():
             self.outcome.puts[places[key]] = True
-            self.outcome.inserted.append(row.seq)
-            self.outcome.ready += bool(row.head) and row.due == 0
-            self.outcome.delayed |= row.due > 0
+            self.outcome.inserted.append(seq)
+            self.outcome.ready += bool(head) and due == 0
+            self.outcome.delayed |= due > 0
 
-    def _insert(self, places: dict[tuple[str, str], int]) -> dict[tuple[str, str], Any]:
-        """Put those at the end of their lanes that are not known; the new rows by key."""
+    def _insert(self, places: dict[tuple[str, str], int]) -> dict[tuple[str, str], _New]:
+        """Put those at the end of their lanes that are not known; what was put by key."""
         led: set[str] = set()
         rows = []
         for place in places.values():
@@ -230,12 +234,13 @@ class _Work:
             led.add(lane.name)
             content = (message.id, message.type, message.tool_name, message.body)
             rows.append((place, lane.name, lane.exclusive, *content, put.delay_ms, leads))
-        found = self.conn.execute(self.statements.put, self.statements.rows(rows, unit=self.unit.token)).all()
-        return {(row.lane, row.id): row for row in found}
+        given = self.statements.rows(rows, unit=self.unit.token)
+        found = dialect.fetch(self.conn, self.statements.put, given)
+        return {(lane, message_id): (seq, head, due) for seq, lane, message_id, head, due in found}
 
     def _put_known(
-        self, places: dict[tuple[str, str], int], inserted: dict[tuple[str, str], Any]
-    ) -> dict[tuple[str, str], Any]:
+        self, places: dict[tuple[str, str], int], inserted: dict[tuple[str, str], _New]
+    ) -> dict[tuple[str, str], _New]:
         """Deal with ids that were there: pull what waits forward, replace what is finished; the new rows by key."""
         missing = [key for key in places if key not in inserted]
         known = self.conn.execute(
@@ -256,7 +261,7 @@ class _Work:
                 pulled.append((row.seq, row.lane, put.delay_ms))
         if replaced:
             # All are put once more, so that the order among them is that of the call.
-            gone = [(seq,) for seq in (*replaced, *(row.seq for row in inserted.values()))]
+            gone = [(seq,) for seq in (*replaced, *(seq for seq, _, _ in inserted.values()))]
             self.conn.execute(self.statements.drop, self.statements.numbers(gone))
             inserted = self._insert({key: place for key, place in places.items() if key not in refused})
         if pulled:
