@@ -248,7 +248,7 @@ def run_on_sqlite(conn: Connection, text: str, given: Sequence[Any] = ()) -> lis
 @cache
 def _written(statement: Select[Any] | UpdateBase, spoken: Dialect) -> tuple[str, tuple[str, ...], dict[str, Any]]:
     """A statement's text, the names of its parameters in order, and the values of those that are constants."""
-    compiled = cast_to("SQLCompiler", statement.compile(dialect=spoken))
+    compiled = statement.compile(dialect=spoken)
     names = tuple(compiled.positiontup or ())
     return compiled.string, names, {name: value for name, value in compiled.params.items() if value is not None}
 

@@ -1,6 +1,7 @@
 """Generation jobs on their way in: made from a source, written with their first line of history."""
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -33,6 +34,9 @@ WRITTEN = (
 """The columns that a new job differs in; the others have their defaults."""
 
 QUEUED = "queued"
+
+_values = attrgetter(*(f"{name}.value" if name in {"kind", "status"} else name for name in WRITTEN))
+"""The values of a job's row; words as plain texts, which a driver takes without asking what they are."""
 
 _BY_IDS = select(*jobs.COLUMNS).where(*is_owned(jobs.JOBS), dialect.among(jobs.JOBS.c.id, "of_ids"))
 
