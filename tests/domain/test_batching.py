@@ -18,7 +18,7 @@ def job(seq: int, *, kind: JobKind = JobKind.EVENT, age_ms: int = 60_000, size: 
         Source(kind, "event", f"e{seq}"), SCOPE, session_id="s", seq=seq, max_attempts=5, now=NOW - age_ms,
         source_bytes=size,
     )  # fmt: skip
-    return replace(made, **given)
+    return made._replace(**given)
 
 
 def run_of(live: list[Job], batching: Batching = BATCH) -> list[int] | int:
