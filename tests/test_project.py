@@ -14,7 +14,7 @@ import onlooker
 ROOT = Path(__file__).parent.parent
 TARGETS = {
     *("setup", "demo", "test", "check", "fmt", "lint", "types", "imports"),
-    *("bench", "bench-recall", "chaos", "lock", "clean"),
+    *("bench", "bench-recall", "chaos", "live", "lock", "clean"),
 }
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 # Written in parts, so that this file does not hold what it looks for.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group(epilog="Example: onlooker modes list")
 def modes() -> None:
-    """List and check modes: what is watched, and which observations are made of it."""
+    """List and check modes: what is watched and noted."""
 
 
 @modes.command("list", epilog="Example: onlooker modes list --json")
