@@ -13,7 +13,7 @@ from onlooker.http.operation import Call, Operation, Reply, Services
 from onlooker.http.schemas import HealthzView, ReadinessView
 from onlooker.queue.contract import KindDepth, QueueDepth, QueueHealth
 from onlooker.services.lanes import chosen_lanes
-from onlooker.storage import heads, jobs, provider_lanes, schema, workers
+from onlooker.storage import heads, jobs, schema, workers
 from onlooker.storage.database import Connection
 
 ANSWER_WITHIN_S = 1.8
@@ -141,16 +141,9 @@ async def _database(services: Services) -> dict[str, Any]:
 
 
 def _held(conn: Connection) -> dict[str, Any]:
-    """Why jobs are held, and which providers are not called; nothing where all is well."""
-    told: dict[str, Any] = {}
-    if reasons := jobs.held_by_reason(conn):
-        told["held"] = [{"reason": reason, "jobs": count} for reason, count in reasons]
-    if lanes := provider_lanes.posted(conn):
-        told["providers"] = [
-            {"provider": lane.provider, "condition": str(lane.condition), "until": lane.until, "reason": lane.reason}
-            for lane in lanes
-        ]
-    return told
+    """Why jobs are held; nothing where none is."""
+    reasons = jobs.held_by_reason(conn)
+    return {"held": [{"reason": reason, "jobs": count} for reason, count in reasons]} if reasons else {}
 
 
 async def _queue(services: Services) -> dict[str, Any]:
