@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "forget": ("forget:forget", "Remove notes and the events that they were made from, for good."),
     "mcp": ("mcp:mcp", "Serve the Model Context Protocol over standard input and output."),
     "jobs": ("jobs:jobs", "List, show, retry, cancel and resume generation jobs."),
-    "usage": ("usage:usage", "Show what model calls cost, and bound it."),
+    "usage": ("usage:usage", "Show tokens, calls and cost by day, project and model, and how far each cap is used."),
     "reindex": ("reindex:reindex", "Make the search data of observations anew."),
     "modes": ("modes:modes", "List and check modes: what is watched and noted."),
     "import": ("transcripts:import_group", "Bring in what agents wrote down before."),
