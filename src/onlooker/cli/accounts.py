@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 DEFAULT_POLICY = "default"
 POLICIES = ("batch", "per-event", "end-of-turn", DEFAULT_POLICY)
 SCOPES = ("read", "write", "admin")
+ALIASES = {"memories:read": "read", "memories:write": "write"}
+"""What other clients' instructions call them."""
 
 
 class ScopeList(click.ParamType[frozenset[str]]):
@@ -20,7 +22,8 @@ class ScopeList(click.ParamType[frozenset[str]]):
     name = "scopes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
-        scopes = frozenset(each.strip() for each in str(value).split(",") if each.strip())
+        named = (each.strip() for each in str(value).split(",") if each.strip())
+        scopes = frozenset(ALIASES.get(each, each) for each in named)
         if not scopes or not scopes <= set(SCOPES):
             self.fail(f"give one or more of {', '.join(SCOPES)}, divided by commas.", param, ctx)
         return scopes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onlooker.cli.agents import AGENTS
 from onlooker.cli.options import json_option
 from onlooker.domain.errors import Conflict, Misconfigured, OnlookerError
 
@@ -44,10 +45,15 @@ class Check:
     advice: str = ""
 
 
-@click.command(epilog="Example: onlooker doctor --json")
+@click.command(epilog="Example: onlooker doctor --agent claude-code")
+@click.option("--agent", type=click.Choice(list(AGENTS)), help="Try this agent's hook too, up to a search hit.")
 @json_option
-def doctor(*, as_json: bool) -> None:
-    """Say what is set, what is reachable and what to do. Exit code 1 when something is wrong."""
+def doctor(*, agent: str | None, as_json: bool) -> None:
+    """Say what is set, what is reachable and what to do. Exit code 1 when something is wrong.
+
+    With --agent a made-up tool use goes in by the command that is in the agent's settings, and is followed until a
+    search finds it; it stands in a project of its own and is removed afterwards.
+    """
     import json
 
     settings, told, checks = _check_settings()
@@ -63,6 +69,8 @@ def doctor(*, as_json: bool) -> None:
             asyncio.run(_check_provider(settings)),
             *_check_spool(settings.home),
         ]
+        if agent is not None:
+            checks += asyncio.run(_try_hook(agent, settings))
     is_well = all(check.level is not Level.PROBLEM for check in checks)
     if as_json:
         report = {"ok": is_well, "settings": told, "checks": [asdict(check) for check in checks]}
@@ -71,6 +79,16 @@ def doctor(*, as_json: bool) -> None:
         _show(told, checks)
     if not is_well:
         click.get_current_context().exit(1)
+
+
+async def _try_hook(agent: str, settings: "Settings") -> list[Check]:
+    """The steps of a made-up tool use on its way."""
+    from onlooker.cli.probe import probe
+
+    return [
+        Check(f"{agent}, {step.name}", Level.OK if step.worked else Level.PROBLEM, step.found, step.advice)
+        for step in await probe(agent, settings)
+    ]
 
 
 def _show(told: list[dict[str, str]], checks: list[Check]) -> None:

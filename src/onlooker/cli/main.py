@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("process:serve", "Run the server in the foreground."),
     "server": ("process:server", "Run the server in the background."),
     "worker": ("process:worker", "Run a worker apart from the server."),
+    "install": ("install:install", "Let a coding agent tell Onlooker of its work."),
+    "exclude": ("install:exclude", "Tell Onlooker nothing of a folder."),
     "keys": ("accounts:keys", "Create, list and revoke API keys."),
     "projects": ("accounts:projects", "Create and list projects."),
     "search": ("search:search", "Find observations."),

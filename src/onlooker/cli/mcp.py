@@ -55,6 +55,9 @@ async def _client(url: str | None, key: str | None) -> "AsyncIterator[httpx.Asyn
     from onlooker.settings import load_settings
 
     settings = load_settings()
+    if url is None and (settings.home / "hook.url").exists():
+        url = (settings.home / "hook.url").read_text(encoding="utf-8").strip()
+        key = key or (settings.home / "hook.key").read_text(encoding="utf-8").strip()
     key_file = settings.home / "key"
     if key is None and key_file.exists():
         key = key_file.read_text(encoding="utf-8").strip()

@@ -102,8 +102,11 @@ def hand_over(home: str, at_ns: int, agent: str, place: Place, body: bytes, *, w
 
 
 def find_folder() -> str:
-    """Where the agent was started: the agents that say so, else the folder that this process was started in."""
-    return os.environ.get("CLAUDE_PROJECT_DIR") or os.environ.get("GEMINI_PROJECT_DIR") or os.getcwd()
+    """Where the agent was started: as it says itself, else the folder that this process was started in."""
+    for name in ("CLAUDE_PROJECT_DIR", "CURSOR_PROJECT_DIR", "GEMINI_PROJECT_DIR"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return os.getcwd()
 
 
 def find_home(arguments: list[str]) -> str:

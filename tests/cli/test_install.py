@@ -1,0 +1,273 @@
+"""Installing into agents: their settings get what is ours, keep what is not, and lose ours again."""
+
+import json
+import shlex
+import stat
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli_runner import EXECUTABLE, Cli, one_line
+from onlooker.cli.agents import AGENTS, Installation, as_command, is_ours
+from onlooker.cli.settings_files import apply
+from onlooker.domain.errors import Misconfigured
+
+FILES = {
+    "claude-code": (".claude/settings.json", ".claude.json"),
+    "codex": (".codex/hooks.json", ".codex/config.toml"),
+    "cursor": (".cursor/hooks.json", ".cursor/mcp.json"),
+    "windsurf": (".codeium/windsurf/hooks.json", ".codeium/windsurf/mcp_config.json"),
+    "gemini-cli": (".gemini/settings.json",),
+    "opencode": (".config/opencode/plugin/onlooker.js", ".config/opencode/opencode.json"),
+}
+FOREIGN: dict[str, dict[str, Any]] = {
+    ".claude/settings.json": {
+        "model": "opus",
+        "hooks": {
+            "PostToolUse": [{"matcher": "Edit", "hooks": [{"type": "command", "command": "fmt"}]}],
+            "Notification": [{"hooks": [{"type": "command", "command": "beep"}]}],
+        },
+    },
+    ".claude.json": {"numStartups": 7, "mcpServers": {"other": {"command": "x"}}},
+    ".codex/hooks.json": {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "beep"}]}]}},
+    ".cursor/hooks.json": {"version": 1, "hooks": {"stop": [{"command": "beep"}]}},
+    ".cursor/mcp.json": {"mcpServers": {"other": {"command": "x"}}},
+    ".codeium/windsurf/hooks.json": {"hooks": {"post_run_command": [{"command": "beep", "show_output": True}]}},
+    ".codeium/windsurf/mcp_config.json": {"mcpServers": {"other": {"command": "x"}}},
+    ".gemini/settings.json": {"theme": "dark", "mcpServers": {"other": {"command": "x"}}},
+    ".config/opencode/opencode.json": {"$schema": "x", "mcp": {"other": {"type": "remote", "url": "x"}}},
+}
+TOML = '# mine\nmodel = "gpt"\n\n[mcp_servers.other]\ncommand = "x"\n'
+
+
+@pytest.fixture
+def user(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person's own folder, with nothing in it, here and for what the command line runs."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    none = ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "CLAUDE_PROJECT_DIR")
+    for name, value in {"HOME": str(folder), **dict.fromkeys(none, "")}.items():
+        monkeypatch.setenv(name, value)
+        cli.extra[name] = value
+    return folder
+
+
+def change(cli: Cli, agent: str, *, remove: bool = False) -> tuple[list[Path], list[Path]]:
+    """What `install` does to the agent's files: which it changed, and the copies that it kept."""
+    changes = [each for each in AGENTS[agent].plan(Installation(cli.home, remove=remove)) if each.is_one]
+    done = apply(changes)
+    return [path for path, _ in done], [copy for _, copy in done if copy is not None]
+
+
+def write_foreign(user: Path) -> dict[Path, str]:
+    """Settings that somebody has already; their texts."""
+    texts = {user / name: json.dumps(value, indent=4) + "\n" for name, value in FOREIGN.items()}
+    texts[user / ".codex/config.toml"] = TOML
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o640)
+    return texts
+
+
+def commands_in(value: Any) -> Iterator[str]:
+    """Every hook command of ours anywhere in settings."""
+    if isinstance(value, dict):
+        if is_ours(value.get("command")):
+            yield value["command"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from commands_in(each)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_is_installed_is_all_there_once_and_gone_again(cli: Cli, user: Path, agent: str) -> None:
+    files = [user / name for name in FILES[agent]]
+    assert change(cli, agent) == (files, [])
+    texts = [path.read_text() for path in files]
+    assert "onlooker" in texts[-1]
+
+    assert change(cli, agent) == ([], [])
+    assert [path.read_text() for path in files] == texts
+
+    change(cli, agent, remove=True)
+    assert [path for path in files if path.exists()] == []
+    assert change(cli, agent, remove=True) == ([], [])
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_others_wrote_stays_to_the_letter_and_copies_are_kept(cli: Cli, user: Path, agent: str) -> None:
+    before = write_foreign(user)
+
+    changed, copies = change(cli, agent)
+
+    theirs = [path for path in changed if path in before]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in theirs} == {0o640}
+    assert [copy.read_text() for copy in copies] == [before[path] for path in theirs]
+    for path in [path for path in theirs if path.suffix == ".json"]:
+        assert json.loads(path.read_text()).keys() >= json.loads(before[path]).keys()
+    assert "# mine" in (user / ".codex/config.toml").read_text()
+
+    change(cli, agent, remove=True)
+    assert {path: path.read_text() for path in before} == before
+
+
+def test_the_command_says_what_it_changed_and_the_second_time_that_nothing_is_to_do(cli: Cli, user: Path) -> None:
+    told = cli.succeed("install", "claude-code")
+    assert str(user / ".claude" / "settings.json") in told
+    assert "onlooker doctor --agent claude-code" in told
+    assert cli.run("install", "claude-code", "--json").json()["changed"] == []
+    assert cli.run("install", "claude-code", "--uninstall", "--json").json()["uninstalled"] is True
+    assert "Nothing" in cli.succeed("install", "claude-code", "--uninstall")
+
+
+def test_hooks_run_by_absolute_paths_and_only_a_start_asks_for_context(cli: Cli, user: Path) -> None:
+    cli.succeed("install", "claude-code")
+    hooks = json.loads((user / ".claude/settings.json").read_text())["hooks"]
+    assert set(hooks) == {
+        "SessionStart", "UserPromptSubmit", "PostToolUse", "PostToolUseFailure", "Stop", "SubagentStop", "PreCompact",
+        "SessionEnd",
+    }  # fmt: skip
+    for event, groups in hooks.items():
+        words = shlex.split(groups[0]["hooks"][0]["command"])
+        assert Path(words[0]).is_absolute()
+        assert words[1:3] == ["-I", "-S"]
+        assert Path(words[3]).is_file()
+        assert words[4:7] == ["claude-code", "--home", str(cli.home)]
+        assert ("--context" in words) is (event == "SessionStart")
+    cli.succeed("install", "claude-code", "--prompt-notes")
+    hooks = json.loads((user / ".claude/settings.json").read_text())["hooks"]
+    assert "--context" in hooks["UserPromptSubmit"][0]["hooks"][0]["command"]
+    assert len(hooks["UserPromptSubmit"]) == 1
+
+
+@pytest.mark.usefixtures("user")
+def test_a_key_is_made_that_can_manage_nothing_and_it_is_kept(cli: Cli) -> None:
+    cli.succeed("install", "cursor")
+    cli.succeed("install", "codex")
+    path = cli.home / "hook.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    keys = [key for key in cli.run("keys", "list", "--json").json()["keys"] if key["name"] == "agents of this home"]
+    assert [key["scopes"] for key in keys] == [["read", "write"]]
+
+
+def test_another_servers_address_and_key_stand_in_the_home_alone(cli: Cli, user: Path) -> None:
+    key = "onl_" + "k" * 43
+    told = cli.succeed("install", "claude-code", "--url", "https://onlooker.example", "--key", key)
+    assert key not in told + (user / ".claude/settings.json").read_text() + (user / ".claude.json").read_text()
+    assert (cli.home / "hook.key").read_text() == f"{key}\n"
+    assert (cli.home / "hook.url").read_text() == "https://onlooker.example\n"
+    assert cli.run("install", "claude-code", "--url", "https://onlooker.example").code == 2
+
+
+def test_for_one_folder_nothing_of_the_persons_own_hooks_changes(cli: Cli, user: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    ran = subprocess.run(
+        [str(EXECUTABLE), "install", "claude-code", "--project"],
+        cwd=folder, env=cli.env, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert str(folder / ".claude" / "settings.local.json") in ran.stdout
+    assert not (user / ".claude" / "settings.json").exists()
+    assert list(json.loads((user / ".claude.json").read_text())["projects"]) == [str(folder)]
+
+
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(cli: Cli, user: Path) -> None:
+    before = write_foreign(user)
+    shown = cli.succeed("install", "claude-code", "--dry-run")
+    assert "+" in shown
+    assert "hooks/client.py" in shown
+    assert {path: path.read_text() for path in before} == before
+    assert not (cli.home / "hook.key").exists()
+
+
+@pytest.mark.parametrize(
+    "agent, name, text",
+    [
+        ("claude-code", ".claude/settings.json", '{"hooks": '),
+        ("claude-code", ".claude.json", "[]"),
+        ("claude-code", ".claude/settings.json", '{"hooks": []}'),
+        ("opencode", ".config/opencode/opencode.json", '{\n  // comment\n  "mcp": {}\n}'),
+        ("opencode", ".config/opencode/plugin/onlooker.js", "export const Mine = 1"),
+        ("codex", ".codex/config.toml", "model = "),
+        ("codex", ".codex/config.toml", '[mcp_servers.onlooker]\ncommand = "mine"\n'),
+    ],
+)
+def test_a_file_that_cannot_be_understood_is_not_touched_and_neither_are_others(
+    cli: Cli, user: Path, agent: str, name: str, text: str
+) -> None:
+    path = user / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(Misconfigured) as refusal:
+        change(cli, agent)
+    assert "left as" in str(refusal.value)
+    assert [each for each in user.rglob("*") if each.is_file()] == [path]
+    assert path.read_text() == text
+
+
+def test_a_file_that_is_not_understood_is_one_line(cli: Cli, user: Path) -> None:
+    (user / ".claude.json").write_text("{")
+    ended = cli.run("install", "claude-code")
+    assert ended.code == 2
+    assert ".claude.json" in one_line(ended.err)
+    assert not (cli.home / "hook.key").exists()
+
+
+def test_codex_settings_are_toml_with_and_without_ours(cli: Cli, user: Path) -> None:
+    write_foreign(user)
+    cli.succeed("install", "codex")
+    servers = tomllib.loads((user / ".codex/config.toml").read_text())["mcp_servers"]
+    assert set(servers) == {"other", "onlooker"}
+    assert servers["onlooker"]["args"] == ["-m", "onlooker", "mcp"]
+    assert servers["onlooker"]["env"] == {"ONLOOKER_HOME": str(cli.home)}
+
+
+def test_an_installation_that_has_moved_is_replaced(cli: Cli, user: Path) -> None:
+    old = "/old/python -I -S /old/onlooker/hooks/client.py claude-code"
+    path = user / ".claude" / "settings.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"hooks": {"Stop": [{"hooks": [{"type": "command", "command": old}]}]}}))
+    cli.succeed("install", "claude-code")
+    commands = list(commands_in(json.loads(path.read_text())))
+    assert old not in commands
+    assert len(commands) == 8
+
+
+def test_a_command_on_windows_has_forward_slashes_and_quotes() -> None:
+    words = ["C:\\Program Files\\Python\\python.exe", "-I", "-S", "C:\\x\\client.py", "codex"]
+    assert as_command(words, windows=True) == '"C:/Program Files/Python/python.exe" -I -S C:/x/client.py codex'
+
+
+def test_folders_are_excluded_and_included_again(cli: Cli, tmp_path: Path) -> None:
+    assert "No folder" in cli.succeed("exclude")
+    cli.succeed("exclude", str(tmp_path))
+    cli.succeed("exclude", str(tmp_path))
+    assert cli.run("exclude", "--json").json() == {"excluded": [str(tmp_path)]}
+    cli.succeed("exclude", str(tmp_path), "--remove")
+    assert cli.run("exclude", "--json").json() == {"excluded": []}
+
+
+@pytest.mark.usefixtures("user")
+def test_the_doctor_follows_made_up_hooks_to_a_search_hit(cli: Cli) -> None:
+    cli.succeed("server", "start")
+    assert "onlooker install" in cli.run("doctor", "--agent", "claude-code").out
+    for agent in ("claude-code", "windsurf", "opencode"):
+        cli.succeed("install", agent)
+        told = cli.run("doctor", "--agent", agent, "--json").json()
+        steps = [check for check in told["checks"] if check["name"].startswith(agent)]
+        assert [step["level"] for step in steps] == ["ok"] * 5, steps
+        assert "test_probe_" in steps[-1]["found"]
+
+
+@pytest.mark.usefixtures("user")
+def test_the_doctor_says_that_a_hook_found_no_server(cli: Cli) -> None:
+    cli.succeed("install", "claude-code")
+    ended = cli.run("doctor", "--agent", "claude-code")
+    assert ended.code == 1
+    assert "until a server takes it" in ended.out
