@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "mcp": ("mcp:mcp", "Serve the Model Context Protocol over standard input and output."),
     "jobs": ("jobs:jobs", "List, show, retry, cancel and resume generation jobs."),
     "usage": ("usage:usage", "Show tokens, calls and cost by day, project and model, and how far each cap is used."),
-    "reindex": ("reindex:reindex", "Make the search data of observations anew."),
+    "reindex": ("reindex:reindex", "Make the search data of stored observations anew."),
     "modes": ("modes:modes", "List and check modes: what is watched and noted."),
     "import": ("transcripts:import_group", "Bring in what agents wrote down before."),
     "doctor": ("doctor:doctor", "Say what is set, what is reachable and what to do."),
