@@ -6,7 +6,7 @@ to make. JSON that only passes through stays text (`*_json`): it is parsed where
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from onlooker.domain.jobs import JobKind, JobStatus
 
@@ -180,6 +180,19 @@ class NewEvent(NamedTuple):
     generate: bool = True
     tool_name: str | None = None
     batch: str | None = None
+    utterance: "Utterance | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What a hook and a transcript both tell without an id in common: a prompt, or the end of a turn.
+
+    `kind` says what and whose it is; `text_hash` is of its text without regard to blanks, empty where it has none.
+    """
+
+    origin: Literal["hook", "transcript"]
+    kind: str
+    text_hash: str
 
 
 class Job(NamedTuple):

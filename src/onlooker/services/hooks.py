@@ -183,5 +183,6 @@ def _inputs(hook: HookPayload, scope: Scope, events: Sequence[AgentEvent]) -> It
             platform_source=hook.platform,
             agent_id=event.agent_id,
             agent_type=event.agent_type,
+            origin="hook",
             observe=event.event_type not in UNREMARKABLE and event.phase != "pre",
         )

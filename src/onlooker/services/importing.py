@@ -152,6 +152,7 @@ class Importing:
             platform_source=PLATFORM,
             agent_id=event.agent_id,
             agent_type=event.agent_type,
+            origin="transcript",
         )
 
     async def _store(

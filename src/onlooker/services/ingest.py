@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from onlooker.domain import keys
 from onlooker.domain.adapters import canonical_event_type, phase_of, tool_use_id_of
+from onlooker.domain.adapters.utterances import utterance_of
 from onlooker.domain.errors import InvalidInput, NotFound
 from onlooker.domain.ids import may_exist
 from onlooker.domain.models import Job, NewEvent, NewSession, Principal, Recorded, Scope, Session
@@ -51,6 +52,8 @@ class EventInput(NamedTuple):
     agent_type: str | None = None
     observe: bool = True
     """False: stored without a job, whatever its request asks for."""
+    origin: Literal["hook", "transcript"] | None = None
+    """Where an agent's event comes from; prompts and turn ends that both tell are then stored once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,7 @@ class Ingest:
         elif session_id is not None and content_session_id is None:
             content_session_id = self._sessions.content_id(scope, session_id)
         adapter = names["platformSource"] or event.source_type
+        canonical_type = canonical_event_type(given_type)
         stored = prepared.value
         tool_name = stored.get("tool_name") if isinstance(stored, Mapping) else None
         return NewEvent(
@@ -249,7 +253,7 @@ class Ingest:
             ),
             source_type=event.source_type,
             source_adapter=adapter,
-            event_type=canonical_event_type(given_type),
+            event_type=canonical_type,
             payload_json=_payload_json(event.payload, prepared),
             occurred_at=event.occurred_at,
             received_at=self._now_ms(),
@@ -265,6 +269,7 @@ class Ingest:
             generate=generate,
             tool_name=tool_name[:LONGEST_TOOL_NAME] if isinstance(tool_name, str) else None,
             batch=batch,
+            utterance=None if event.origin is None else utterance_of(event.origin, canonical_type, stored),
         )
 
 

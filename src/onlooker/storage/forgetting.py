@@ -23,6 +23,7 @@ from onlooker.storage.tables import (
     server_sessions,
     tombstones,
     turns,
+    utterances,
 )
 from onlooker.storage.tenancy import belongs, is_owned, owner
 
@@ -108,7 +109,9 @@ def remove(conn: Connection, scope: Scope, page: Page, *, now: int) -> Gone:
     notes = conn.execute(delete(NOTES).where(*belongs(NOTES, scope), NOTES.c.id.in_(page.observation_ids))).rowcount
     gone = (*belongs(EVENTS, scope), EVENTS.c.id.in_(page.event_ids))
     keys = list(conn.execute(select(EVENTS.c.event_key).where(*gone)).scalars())
-    bury(conn, scope, keys, now)
+    # A prompt may come again under the name that the other side has for it.
+    of_events = (*belongs(utterances, scope), utterances.c.event_id.in_(page.event_ids))
+    bury(conn, scope, {*keys, *conn.execute(select(utterances.c.event_key).where(*of_events)).scalars()}, now)
     unlinked = (*belongs(SOURCES, scope), SOURCES.c.event_id.in_(page.event_ids))
     conn.execute(update(SOURCES).where(*unlinked).values(event_id=None))
     conn.execute(delete(EVENTS).where(*gone))

@@ -11,7 +11,7 @@ from onlooker.domain import keys
 from onlooker.domain.errors import NotFound, OnlookerError
 from onlooker.domain.models import Event, Job, NewEvent, NewSession, Recorded, Scope, Turn
 from onlooker.host import new_id
-from onlooker.storage import dialect, events, forgetting, sessions, turns
+from onlooker.storage import dialect, events, forgetting, sessions, turns, utterances
 from onlooker.storage.database import Connection
 from onlooker.storage.new_jobs import insert_jobs, new_job, source_of, stored_jobs
 from onlooker.storage.sessions import session_lock
@@ -94,9 +94,11 @@ def record_events(conn: Connection, new: Sequence[NewEvent], *, max_attempts: in
     dialect.lock_keys(conn, map(session_lock, locked))
     for group in groups:
         _find_stored(conn, group)
+        _find_twins(conn, group)
         _place(conn, group)
     _insert_events(conn, groups)
     for group in groups:
+        _remember_utterances(conn, group)
         _add_jobs(conn, group, locked, max_attempts)
     _audit(conn, groups)
     return _answers(new, arrivals)
@@ -148,6 +150,22 @@ def _find_stored(conn: Connection, group: _Group) -> None:
             if arrival.new.event_key in buried:
                 arrival.buried, arrival.fresh = True, False
                 arrival.event = _event(arrival.new, None, None, None)
+
+
+def _find_twins(conn: Connection, group: _Group) -> None:
+    """Give what a hook told and a transcript tells again, or the other way round, the row that is stored."""
+    for arrival in group.fresh():
+        new = arrival.new
+        if new.utterance is None or arrival.session_id is None:
+            continue
+        arrival.event = utterances.find_twin(conn, group.scope, arrival.session_id, new)
+        arrival.fresh = arrival.event is None
+
+
+def _remember_utterances(conn: Connection, group: _Group) -> None:
+    """What is stored now may be told again by the other side."""
+    told = [(arrival.new, arrival.event) for arrival in group.fresh() if arrival.event is not None]
+    utterances.remember(conn, group.scope, told)
 
 
 def _place(conn: Connection, group: _Group) -> None:

@@ -48,7 +48,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("event_key", "project_id", name=op.f("pk_utterances")),
     )
     op.create_index(op.f("ix_utterances_event_id"), "utterances", ["event_id"], unique=False)
-    op.create_index(op.f("ix_utterances_session_id_kind"), "utterances", ["session_id", "kind"], unique=False)
+    op.create_index(
+        op.f("ix_utterances_session_id_kind_occurred_at"),
+        "utterances",
+        ["session_id", "kind", "occurred_at"],
+        unique=False,
+    )
     op.create_table(
         "session_transcripts",
         sa.Column("team_id", sa.Text(), nullable=False),

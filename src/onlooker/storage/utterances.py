@@ -1,0 +1,86 @@
+"""Prompts and turn ends that a hook and a transcript both tell: the second of the two is the first again.
+
+They have no id in common. Each side's row of one event is remembered with its text and time; what the other side tells
+of the same session takes the nearest that fits and that nothing of its own side has taken, so that the same words said
+twice stay two events.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, select
+
+from onlooker.domain.models import Event, NewEvent, Scope, Utterance
+from onlooker.storage import dialect, events
+from onlooker.storage.database import Connection
+from onlooker.storage.tables import utterances
+from onlooker.storage.tenancy import is_owned, owner
+
+SAME_TEXT_MS = 600_000
+"""How far apart the two sides may tell the same words: a prompt may wait in line while the agent works."""
+NO_TEXT_MS = 120_000
+"""How far, where one side has no words: older clients say that a turn ended and not with what."""
+
+NAMES = (
+    "team_id", "project_id", "event_key", "session_id", "event_id", "origin", "kind", "text_hash", "occurred_at",
+)  # fmt: skip
+
+_BY_KEY = select(utterances.c.event_id).where(*is_owned(utterances), utterances.c.event_key == bindparam("of_key"))
+_NEAR = select(utterances.c.event_id, utterances.c.origin, utterances.c.text_hash, utterances.c.occurred_at).where(
+    *is_owned(utterances),
+    utterances.c.session_id == bindparam("of_session"),
+    utterances.c.kind == bindparam("of_kind"),
+    utterances.c.occurred_at >= bindparam("since"),
+    utterances.c.occurred_at <= bindparam("until"),
+)
+
+
+def find_twin(conn: Connection, scope: Scope, session_id: str, new: NewEvent) -> Event | None:
+    """The event that the other side told already; the new key is remembered as another name of it. None: it is new.
+
+    The session must be locked.
+    """
+    said = new.utterance
+    if said is None:
+        return None
+    owned = owner(scope)
+    known = conn.execute(_BY_KEY, {**owned, "of_key": new.event_key}).scalar_one_or_none()
+    if known is None:
+        near = {"since": new.occurred_at - SAME_TEXT_MS, "until": new.occurred_at + SAME_TEXT_MS}
+        rows = conn.execute(_NEAR, {**owned, "of_session": session_id, "of_kind": said.kind, **near}).all()
+        taken = {row.event_id for row in rows if row.origin == said.origin}
+        fitting = [
+            (abs(row.occurred_at - new.occurred_at), row.event_id)
+            for row in rows
+            if row.origin != said.origin
+            and row.event_id not in taken
+            and _fits(said, row.text_hash, abs(row.occurred_at - new.occurred_at))
+        ]
+        if not fitting:
+            return None
+        known = min(fitting)[1]
+        dialect.insert_new(conn, utterances, NAMES, [_row(scope, session_id, known, new, said)])
+    found = events.events_by_ids(conn, scope, [known])
+    return found[0] if found else None
+
+
+def remember(conn: Connection, scope: Scope, told: Sequence[tuple[NewEvent, Event]]) -> None:
+    """Note what was stored, for the other side."""
+    rows = [
+        _row(scope, event.session_id, event.id, new, new.utterance)
+        for new, event in told
+        if new.utterance is not None and event.session_id is not None
+    ]
+    dialect.insert_new(conn, utterances, NAMES, sorted(rows, key=lambda row: str(row[2])))
+
+
+def _fits(said: Utterance, text_hash: str, apart_ms: int) -> bool:
+    if said.text_hash and text_hash:
+        return said.text_hash == text_hash
+    return apart_ms <= NO_TEXT_MS
+
+
+def _row(scope: Scope, session_id: str, event_id: str, new: NewEvent, said: Utterance) -> tuple[str | int, ...]:
+    return (
+        scope.team_id, scope.project_id, new.event_key, session_id, event_id, said.origin, said.kind, said.text_hash,
+        new.occurred_at,
+    )  # fmt: skip
