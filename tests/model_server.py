@@ -45,7 +45,8 @@ class ModelServer:
 
     `down`: every call gets a 503 ("status"), or its connection is reset ("reset"). `refuses_structured`: requests
     with a schema get a 400, as old endpoints give it. `key`: others get a 401. `requests_a_second`: more get a 429
-    with the time to wait. `delay_s` is what each call takes. `asked` keeps what came, in order of arrival.
+    with the time to wait. `delay_s` is what each call takes. `asked` keeps what came, in order of arrival, `at_once` how
+    many calls ran then; `refused` counts those that were turned away.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class ModelServer:
         self.running = 0
         self.most_at_once = 0
         self.refused = 0
-        self.began_at: list[float] = []
+        self.at_once: list[int] = []
         self.port = 0
         self._allowed_at = 0.0
         self._prefixes: set[str] = set()
@@ -138,7 +139,6 @@ class ModelServer:
         api = api_of(path)
         if api is None:
             return await _send(writer, 404, {"error": {"message": "no such path", "code": "not_found"}})
-        self.began_at.append(time.monotonic())
         if self.down:
             self.refused += 1
             if self.down == "reset":
@@ -155,6 +155,7 @@ class ModelServer:
         self.asked.append(asked)
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
+        self.at_once.append(self.running)
         try:
             say = self.script.popleft() if self.script else self.otherwise(asked)
             await asyncio.sleep(self.delay_s + say.delay_s)
