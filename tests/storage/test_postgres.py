@@ -76,6 +76,18 @@ async def test_a_pool_that_is_used_up_is_said_and_then_serves_again(postgres_dat
         assert await database.tx(settings_of)
 
 
+async def test_a_server_that_was_restarted_is_used_at_once(own_postgres: PostgresServer) -> None:
+    async with open_database(own_postgres.url) as database:
+        asked = [database.tx, database.read]
+        for ask in asked:
+            await asyncio.gather(*(ask(sleep(0.1)) for _ in range(4)))
+        own_postgres.stop()
+        own_postgres.start()
+        for ask in asked:
+            for _ in range(4):
+                await ask(sleep(0))
+
+
 @pytest.fixture
 def newest_postgres() -> Iterator[PostgresServer]:
     with postgres_server(binaries=WHEEL_POSTGRES) as server:

@@ -322,5 +322,8 @@ def unavailable_state(state: str, *, outcome_unknown: bool = False) -> StorageUn
 
 
 def worth_retrying(error: DBAPIError) -> bool:
-    """Whether the same transaction can succeed when run again at once: a deadlock's loser."""
-    return getattr(error.orig, "sqlstate", None) in POSTGRES_RETRY
+    """Whether the same transaction can succeed when run again at once: a deadlock's loser, or on a new connection.
+
+    After a restart of the server each pool meets its old connections; only a lost reply to a commit is no such case.
+    """
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in POSTGRES_RETRY

@@ -101,20 +101,14 @@ class PostgresDatabase:
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def tx(self, work: Callable[[Connection], T], *, durable: bool = True, urgent: bool = False) -> T:
-        """See `Database.tx`. A deadlock's loser runs once more."""
+        """See `Database.tx`. A deadlock's loser, and one that met a connection that was gone, runs once more."""
         engines = await self._open()
         return await self._transact(engines.durable if durable else engines.relaxed, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Database.read`."""
         engines = await self._open()
-        try:
-            async with engines.relaxed.connect() as conn:
-                return await conn.run_sync(work)
-        except DBAPIError as error:
-            raise dialect.unavailable(error) or error from error
-        except (OSError, PoolTimeout, TimeoutError) as error:
-            raise _not_reached(error) from error
+        return await self._transact(engines.relaxed, work, is_written=False)
 
     async def alone(self, work: Callable[[Connection], T]) -> T:
         """See `Database.alone`."""
@@ -186,12 +180,13 @@ class PostgresDatabase:
         except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
             raise _not_reached(error) from error
 
-    async def _transact(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    async def _transact(self, engine: AsyncEngine, work: Callable[[Connection], T], *, is_written: bool = True) -> T:
         for last_try in (False, True):
             try:
                 async with engine.connect() as conn:
                     result = await conn.run_sync(work)
-                    await _commit(conn)
+                    if is_written:
+                        await _commit(conn)
                     return result
             except DBAPIError as error:
                 if not last_try and dialect.worth_retrying(error):
@@ -280,6 +275,11 @@ def _not_reached(error: Exception) -> StorageUnavailable:
     cause = type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
         cause = f"its certificate is not accepted: {error.verify_message}"
+    elif isinstance(error, OSError) and error.filename:
+        cause = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, ConnectionError) and error.errno is None:
+        # The driver's own words: that the server does not do TLS, or went away.
+        cause = str(error) or cause
     return StorageUnavailable(f"the database cannot be reached: {cause}")
 
 
