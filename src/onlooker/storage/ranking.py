@@ -16,7 +16,7 @@ NEIGHBOUR_SHARE = 0.3
 NEIGHBOURS = 2
 """How much of its best neighbour's score a note gains, and how many on each side are its neighbours."""
 
-WORDS_SHARE = 0.4
+WORDS_SHARE = 0.5
 """How much of a note's score its words make, where there are vectors too."""
 
 MOST_RANKED = 10_000
