@@ -1,8 +1,9 @@
 """How fast search is at many notes, by how common the word is.
 
-    python bench/search.py [--notes 100000] [--postgres] [--database URL]
+    python bench/search.py [--notes 100000] [--postgres] [--database URL] [--meaning]
 
-With `--database` that database is filled where it is empty, else used as it is, and kept.
+With `--meaning` they get vectors (made at random, always the same) and the questions those of the local embedder, whose
+time counts. With `--database` that database is filled where it is empty, else used as it is, and kept.
 
 The notes are made here: about 90 words each of a skewed vocabulary, one word in a quarter of them, one in 3 % and one
 in 0.02 %. They go in through the real storage code. Prints the time to index a note and each search's p50 and p95.
@@ -21,11 +22,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import numpy as np
+
 from observed import new_scope
 from onlooker.domain.models import Draft, NewObservation, NewSession, ObservationKind, Scope, SearchFilter
 from onlooker.host import new_id
-from onlooker.storage import observations, schema, search, sessions
+from onlooker.providers.embedders.local import LocalEmbedder
+from onlooker.storage import observations, schema, search, sessions, vectors
 from onlooker.storage.database import Connection, Database, open_database
+from onlooker.storage.search import Meaning
+from onlooker.storage.vector_index import VectorIndex
 from servers import postgres_server
 
 MARKED = (("common", 0.25, "25 %"), ("scarce", 0.028, "2.8 %"), ("seldom", 0.0002, "0.02 %"))
@@ -53,6 +59,7 @@ WORDS = 30_000
 WORDS_A_NOTE = 90
 NOTES_A_SESSION = 50
 AT_ONCE = 500
+VECTOR_SIZE = 384
 ROUNDS = 30
 
 
@@ -117,22 +124,24 @@ def filled_scope(conn: Connection) -> Scope | None:
     return None if row is None else Scope(*row)
 
 
-async def time_searches(database: Database, scope: Scope, query: str) -> list[float]:
-    """Milliseconds of each round, the notes read as a caller gets them."""
+async def time_searches(database: Database, scope: Scope, query: str) -> tuple[list[float], list[float]]:
+    """Milliseconds of each round, the notes read as a caller gets them: by the clock, and of the thread's CPU."""
 
-    def work(conn: Connection) -> int:
+    def work(conn: Connection) -> float:
+        began = time.thread_time()
         found = search.search(conn, scope, query, SearchFilter(), limit=20)
-        return len(observations.observations_by_ids(conn, scope, [note_id for note_id, _ in found]))
+        observations.observations_by_ids(conn, scope, [note_id for note_id, _ in found])
+        return (time.thread_time() - began) * 1000
 
-    took = []
+    took, busy = [], []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        await database.read(work)
+        busy.append(await database.read(work))
         took.append((time.perf_counter() - started) * 1000)
-    return sorted(took)
+    return sorted(took), sorted(busy)
 
 
-async def measure(url: str, count: int) -> None:
+async def measure(url: str, count: int, *, meaning: bool, folder: str) -> None:
     """Fill one database and time the searches on it."""
     async with open_database(url) as database:
         await schema.prepare(database)
@@ -142,11 +151,73 @@ async def measure(url: str, count: int) -> None:
             await fill_and_tell(database, scope, count)
         both = " ".join(word for word, _, _ in MARKED)
         for query, label in (*((word, label) for word, _, label in MARKED), (both, "all three")):
-            took = await time_searches(database, scope, query)
+            took, busy = await time_searches(database, scope, query)
             print(
-                f"  in {label:10} p50 {statistics.median(took):7.1f} ms   p95 {took[int(ROUNDS * 0.95)]:7.1f} ms",
+                f"  in {label:10} p50 {statistics.median(took):7.1f} ms   p95 {took[int(ROUNDS * 0.95)]:7.1f} ms   "
+                f"CPU of this process {statistics.median(busy):5.1f} ms",
                 flush=True,
             )
+        if meaning:
+            embedder = LocalEmbedder()
+            try:
+                await measure_meaning(database, scope, embedder, folder)
+            finally:
+                await embedder.close()
+
+
+async def give_vectors(database: Database, scope: Scope, model: str) -> float:
+    """Give every note without one a vector of its own; seconds it took. On Postgres the index is made last."""
+    chance = np.random.default_rng(7)
+    began = time.perf_counter()
+
+    def page(conn: Connection) -> int:
+        vectors.begin_embedding(conn, scope, model)
+        notes, _ = vectors.new_notes_without_vector(conn, scope, model, limit=AT_ONCE)
+        made = chance.standard_normal((len(notes), VECTOR_SIZE), dtype=np.float32)
+        made /= np.linalg.norm(made, axis=1, keepdims=True)
+        by_number = {note.number: vector.tobytes() for note, vector in zip(notes, made, strict=True)}
+        vectors.store_vectors(conn, scope, model, by_number)
+        if notes:
+            vectors.all_embedded(conn, scope, model, notes[-1].number)
+        return len(notes)
+
+    await database.tx(lambda conn: vectors.begin_embedding(conn, scope, model))
+    await database.tx(lambda conn: conn.exec_driver_sql("UPDATE search_embedding SET embedded_to = 0"))
+    while await database.tx(page):
+        pass
+    return time.perf_counter() - began
+
+
+async def measure_meaning(database: Database, scope: Scope, embedder: LocalEmbedder, folder: str) -> None:
+    """Time searches by words and meaning, the question's vector included."""
+    model = await embedder.model()
+    print(f"  all have vectors after {await give_vectors(database, scope, model):.0f} s")
+    if await database.read(lambda conn: vectors.wants_index(conn, scope, model)):
+        began = time.perf_counter()
+        await database.alone(lambda conn: vectors.make_index(conn, scope, model))
+        print(f"  their index made in {time.perf_counter() - began:.0f} s")
+    index = VectorIndex(Path(folder))
+    words = [word for word, _, _ in MARKED]
+    for query in (*words, " ".join(words)):
+        took, embedding, busy = [], [], []
+        for _ in range(ROUNDS):
+            began, cpu = time.perf_counter(), time.process_time()
+            vector = await embedder.embed_question(query)
+            embedding.append((time.perf_counter() - began) * 1000)
+            meaning = Meaning(model, vector, index)
+
+            def work(conn: Connection, query: str = query, meaning: Meaning = meaning) -> int:
+                found = search.search(conn, scope, query, SearchFilter(), limit=20, meaning=meaning)
+                return len(observations.observations_by_ids(conn, scope, [note_id for note_id, _ in found]))
+
+            await database.read(work)
+            took.append((time.perf_counter() - began) * 1000)
+            busy.append((time.process_time() - cpu) * 1000)
+        print(
+            f"  by words and meaning, {query:24} p50 {statistics.median(took):7.1f} ms, of it the question's vector "
+            f"{statistics.median(embedding):.1f} ms; CPU of this process {statistics.median(busy):.1f} ms",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -155,15 +226,17 @@ def main() -> None:
     parser.add_argument("--notes", type=int, default=100_000)
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--database", metavar="URL")
+    parser.add_argument("--meaning", action="store_true")
     options = parser.parse_args()
     with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         if options.database:
             url = options.database
         elif options.postgres:
             url = stack.enter_context(postgres_server(durable=True)).url
         else:
-            url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/search.db"
-        asyncio.run(measure(url, options.notes))
+            url = f"sqlite:///{folder}/search.db"
+        asyncio.run(measure(url, options.notes, meaning=options.meaning, folder=folder))
 
 
 if __name__ == "__main__":

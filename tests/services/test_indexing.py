@@ -296,3 +296,35 @@ async def test_vectors_are_pgvectors_own_where_it_is(database: Database) -> None
 
     has, is_there = await database.read(work)
     assert has == is_there
+
+
+async def test_a_large_project_gets_an_index_of_its_own_where_pgvector_is(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onlooker.storage.vectors.EXACT_UP_TO", 3)
+    async with rig(database, tmp_path) as it:
+        await it.note("the automobile", "the wagen", "dinner", "cleared the cache", "lunch")
+        await it.work_until_embedded(5)
+        scope = it.scope
+        has_pgvector = await database.read(vectors.has_pgvector)
+        await it.reindex()
+        assert await count_indexes(database) == int(has_pgvector)
+        assert set(await it.find("vehicle")) >= {"the automobile", "the wagen"}
+    async with rig(database, tmp_path, scope=scope, embedder=ThemeEmbedder("other")) as it:
+        await it.reindex()
+        assert await count_indexes(database) == int(has_pgvector)
+        assert set(await it.find("vehicle")) >= {"the automobile", "the wagen"}
+
+
+async def count_indexes(database: Database) -> int:
+    """How many indexes of vectors there are, of whatever project."""
+
+    def work(conn: Connection) -> int:
+        if conn.dialect.name == "sqlite":
+            return 0
+        indexes = "SELECT count(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+        return int(
+            conn.execute(text(f"{indexes} WHERE indisvalid AND relname LIKE 'ix_search_vectors_near_%'")).scalar_one()
+        )
+
+    return await database.read(work)

@@ -141,6 +141,7 @@ class Indexing:
             if not page:
                 done = partial(vectors.all_embedded, scope=scope, model=model, number=newest)
                 await self._database.tx(done, durable=False)
+                await self._index_when_large(scope, model)
                 return True
             began = time.monotonic()
             await self._embed_page(scope, model, page)
@@ -154,6 +155,8 @@ class Indexing:
             page = await self._database.read(partial(reindexing.next_page, scope=scope, limit=NOTES_A_PAGE))
             if page is None:
                 await self._database.tx(lambda conn: reindexing.finish(conn, scope, self._now_ms()))
+                if self._embedder is not None:
+                    await self._index_when_large(scope, await self._embedder.model())
                 return True
             began = time.monotonic()
             await self._reindex_page(scope, page)
@@ -186,6 +189,11 @@ class Indexing:
         await self._database.tx(
             partial(vectors.store_vectors, scope=scope, model=model, vectors=by_number), durable=False
         )
+
+    async def _index_when_large(self, scope: Scope, model: str) -> None:
+        if await self._database.read(partial(vectors.wants_index, scope=scope, model=model)):
+            log.info("indexing the vectors of a project", project=scope.project_id)
+            await self._database.alone(partial(vectors.make_index, scope=scope, model=model))
 
     async def _rest(self, began: float) -> None:
         """Rest for as long as the page took, or until stop."""

@@ -102,7 +102,7 @@ def _search(
     frequencies, uncounted = search_index.count_notes_with(conn, scope, prefixed) if prefixed else ({}, 0)
     weights = weigh_terms(frequencies, notes + uncounted)
     found = _find(conn, weights, frequencies, conditions)
-    if asked.yields and not found.numbers:
+    if asked.yields and weights and not found.numbers:
         return []
     near = {} if meaning is None else _nearest(conn, scope, meaning, conditions)
     candidates = _read(conn, scope, dict.fromkeys((*found.numbers, *near)), list(weights))

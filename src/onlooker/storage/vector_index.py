@@ -30,8 +30,9 @@ MOST_PROJECTS = 64
 LOOKED_BACK = 256
 """Vectors before the last that was read which are looked for again: transactions end in any order on Postgres."""
 
-EXACT_UP_TO = 50_000
-"""Vectors of a project that pgvector compares one by one; with more it asks the project's own index."""
+_LOOKS_AT = text("SELECT set_config('hnsw.ef_search', :count, true)")
+MOST_LOOKED_AT = 1_000
+"""An index that is asked for so many of the nearest finds no more, and finds few of them if it looks at few."""
 
 _NEAREST = """
     SELECT number, 1 - (vector::halfvec({size}) <=> CAST(CAST(:question AS TEXT) AS halfvec({size}))) AS nearness
@@ -96,7 +97,9 @@ def _given(scope: Scope, model: str, question: bytes) -> dict[str, Any]:
 def _nearest_by_pgvector(
     conn: Connection, scope: Scope, model: str, question: bytes, count: int
 ) -> list[tuple[int, float]]:
+    """By the project's index where it has one (see `vectors.make_index`), else by comparing all of its vectors."""
     nearest = text(_NEAREST.format(size=len(question) // 4))
+    conn.execute(_LOOKS_AT, {"count": str(min(count, MOST_LOOKED_AT))})
     rows = conn.execute(nearest, _given(scope, model, question) | {"count": count})
     return [(row.number, row.nearness) for row in rows]
 

@@ -4,6 +4,7 @@ A vector comes here as bytes: 32-bit floats, little-endian, of length 1. It is s
 changes no ranking that was measured, and with its model: vectors of two models never meet in a search.
 """
 
+import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ EMBEDDING = search_embedding
 LOOKED_BACK = 1_000
 """Entries before the last embedded that are looked at again: two transactions may end in another order than that in
 which they got their numbers."""
+
+EXACT_UP_TO = 50_000
+"""Vectors of a project that pgvector compares one by one; with more the project gets an index of its own."""
+
+INDEX_MEMORY = "256MB"
+"""What making an index may take: with less than the vectors need it is made many times slower."""
 
 _INSERT_BYTES = "INSERT INTO search_vectors (team_id, project_id, number, model, vector) VALUES (?, ?, ?, ?, ?)"
 
@@ -51,8 +58,8 @@ def to_half(vector: bytes) -> bytes:
 
 
 def to_text(vector: bytes) -> str:
-    """A vector as pgvector reads it."""
-    return f"[{','.join(map(repr, _numbers(vector)))}]"
+    """A vector as pgvector reads it, with the digits that 16 bits hold."""
+    return f"[{','.join(f'{number:.5g}' for number in _numbers(vector))}]"
 
 
 def _numbers(vector: bytes) -> tuple[float, ...]:
@@ -195,3 +202,67 @@ def count_vectors(conn: Connection, scope: Scope, model: str) -> int:
     """How many notes of the project have a vector of this model."""
     owned = (*belongs(VECTORS, scope), VECTORS.c.model == model)
     return int(conn.execute(select(func.count()).select_from(VECTORS).where(*owned)).scalar_one())
+
+
+def wants_index(conn: Connection, scope: Scope, model: str) -> bool:
+    """Whether the project has too many vectors for comparing all of them, and pgvector has no index of them yet."""
+    if not has_pgvector(conn):
+        return False
+    number = _project_number(conn, scope)
+    if number is None or _valid_indexes(conn, number).get(_index_name(number, model)):
+        return False
+    owned = (*belongs(VECTORS, scope), VECTORS.c.model == model)
+    some = select(literal_column("1")).select_from(VECTORS).where(*owned).limit(EXACT_UP_TO + 1).subquery()
+    return int(conn.execute(select(func.count()).select_from(some)).scalar_one()) > EXACT_UP_TO
+
+
+def make_index(conn: Connection, scope: Scope, model: str) -> None:
+    """Index the project's vectors of this model, while others write; indexes of other models, and halves, go.
+
+    It takes minutes, and a connection that is in no transaction. Again: nothing.
+    """
+    conn = conn.execution_options(isolation_level="AUTOCOMMIT")
+    number = _project_number(conn, scope)
+    if number is None:
+        return
+    wanted = _index_name(number, model)
+    there = _valid_indexes(conn, number)
+    for name, is_valid in there.items():
+        if name != wanted or not is_valid:
+            conn.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    if there.get(wanted):
+        return
+    size = model.rpartition("/")[2]
+    if not size.isdecimal():
+        raise ValueError("the name of a model ends with the size of its vectors")
+    literal = (text.replace("'", "''") for text in (scope.project_id, model))
+    project_id, name = literal
+    conn.exec_driver_sql(f"SET maintenance_work_mem = '{INDEX_MEMORY}'")
+    conn.exec_driver_sql(
+        f"CREATE INDEX CONCURRENTLY {wanted} ON search_vectors USING hnsw ((vector::halfvec({size})) "
+        f"halfvec_cosine_ops) WHERE project_id = '{project_id}' AND model = '{name}'"
+    )
+
+
+def _project_number(conn: Connection, scope: Scope) -> int | None:
+    number = select(search_projects.c.number).where(*belongs(search_projects, scope))
+    return conn.execute(number).scalar_one_or_none()
+
+
+def _index_name(number: int, model: str) -> str:
+    return f"{_INDEX_NAMES}{number}_{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def _valid_indexes(conn: Connection, number: int) -> dict[str, bool]:
+    """The indexes of a project's vectors, and whether each is whole."""
+    rows = conn.execute(_INDEXES, {"prefix": f"{_INDEX_NAMES}{number}_"})
+    return {row.name: row.is_valid for row in rows}
+
+
+_INDEX_NAMES = "ix_search_vectors_near_"
+_INDEXES = text(
+    """
+    SELECT c.relname AS name, i.indisvalid AS is_valid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid = CAST('search_vectors' AS regclass) AND starts_with(c.relname, :prefix)
+    """
+)
