@@ -45,8 +45,8 @@ class ModelServer:
 
     `down`: every call gets a 503 ("status"), or its connection is reset ("reset"). `refuses_structured`: requests
     with a schema get a 400, as old endpoints give it. `key`: others get a 401. `requests_a_second`: more get a 429
-    with the time to wait. `delay_s` is what each call takes. `asked` keeps what came, in order of arrival, `at_once` how
-    many calls ran then; `refused` counts those that were turned away.
+    with the time to wait. `delay_s` is what each call takes. `asked` keeps what came, in order of arrival, `at_once`
+    how many calls ran then; `refused` counts those that were turned away.
     """
 
     def __init__(self) -> None:
