@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import uvloop
 from redis.asyncio import Redis
 
 from node import find_node, node_environment
@@ -118,7 +119,7 @@ class Bench:
         for number in range(2 if self.quick else ROUNDS):
             for sessions, workers in SHAPES:
                 count = (400 if self.quick else 2_000) * (2 if workers > 1 else 1)
-                shape = f"sessions {sessions}, {'producers and consumers' if workers > 1 else 'one'} {workers}"
+                shape = f"{sessions} session{'s' * (sessions > 1)}, {workers} at a time"
                 given = {"prefix": f"twin-{number}-{sessions}-{workers}", "sessions": sessions}
                 rates["twin", f"enqueue, {shape}"].append(
                     count / await asyncio.to_thread(twin.ask, "enqueue", **given, producers=workers, count=count)
@@ -243,7 +244,8 @@ def main() -> None:
     with redis_server(durable=True) as server:
         print(f"on {server.binary.name}", flush=True)
         bench = Bench(server.url, quick=asked.quick)
-        asyncio.run(bench.run())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the server and the worker run
+            runner.run(bench.run())
     if asked.json:
         asked.json.write_text(json.dumps(bench.figures, indent=2) + "\n")
 

@@ -8,7 +8,10 @@ HERE = Path(__file__).parent
 QUICK = (
     ("server.py",),
     ("server.py", "--postgres"),
+    ("server.py", "--postgres", "--redis"),
     ("queues.py", "--quick"),
+    ("redis_queues.py", "--quick"),
+    ("end_to_end.py",),
     ("search.py", "--notes", "20000"),
     ("search.py", "--notes", "20000", "--postgres"),
 )

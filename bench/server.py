@@ -1,6 +1,6 @@
 """How fast the server takes events, what each costs, how fast it starts, and what memory it keeps.
 
-    python bench/server.py [--seconds 5] [--postgres] [--memory 50000]
+    python bench/server.py [--seconds 5] [--postgres] [--redis] [--memory 50000]
 
 A real `onlooker serve` in a home of its own, without a worker; 16 clients on keep-alive connections; bodies of about
 1.8 KB that never repeat; redaction on; SQLite with synchronous FULL. CPU is the server process' own, from the kernel.
@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cli_runner import EXECUTABLE, Cli
-from servers import postgres_server
+from servers import postgres_server, redis_server
 
 CLIENTS = 16
 BATCH = 500
@@ -87,9 +87,9 @@ def event(project: str) -> dict[str, object]:
 
 
 @contextmanager
-def running(folder: str, database_url: str | None) -> Iterator[Server]:
+def running(folder: str, settings: dict[str, str]) -> Iterator[Server]:
     """A server without a worker, in the foreground of its own process."""
-    cli = Cli(Path(folder) / "home", {"ONLOOKER_DATABASE_URL": database_url} if database_url else {})
+    cli = Cli(Path(folder) / "home", settings)
     made = cli.run("projects", "create", "bench", "--json").json()
     key = cli.run("keys", "create", "--scope", "read,write,admin", "--json").json()["key"]
     process = subprocess.Popen(
@@ -217,14 +217,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--redis", action="store_true", help="the queue in a Redis, AOF everysec")
     parser.add_argument("--memory", type=int, default=0, metavar="EVENTS")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         starts(folder)
-        url = stack.enter_context(postgres_server(durable=True)).url if options.postgres else None
-        server = stack.enter_context(running(folder, url))
-        print("Postgres, durable:" if url else "SQLite, synchronous FULL:")
+        settings = {}
+        if options.postgres:
+            settings["ONLOOKER_DATABASE_URL"] = stack.enter_context(postgres_server(durable=True)).url
+        if options.redis:
+            settings["ONLOOKER_QUEUE_ENGINE"] = "bullmq"
+            settings["ONLOOKER_REDIS_URL"] = stack.enter_context(redis_server(durable=True)).url
+        server = stack.enter_context(running(folder, settings))
+        database = "Postgres, durable" if options.postgres else "SQLite, synchronous FULL"
+        print(f"{database}{', the queue in Redis' if options.redis else ''}:")
         for path in ("/v1/events?generate=false", "/v1/events"):
             asyncio.run(single_events(server, path, options.seconds))
         for path in ("/v1/events/batch?generate=false", "/v1/events/batch"):
