@@ -60,6 +60,7 @@ from onlooker.worker import Worker
 
 if TYPE_CHECKING:
     from onlooker.providers.modes import ModeFile
+    from onlooker.services.claude_mem import ClaudeMemImport
     from onlooker.services.importing import Importing
 
 TRY_AGAIN_S = 0.5
@@ -220,6 +221,13 @@ def build_importing(app: App) -> "Importing":
     from onlooker.services.importing import Importing
 
     return Importing(app.database, ingest=app.ingest, accounts=app.accounts, places=app.places, now_ms=now_ms)
+
+
+def build_claude_mem_import(app: App) -> "ClaudeMemImport":
+    """What reads claude-mem's database; a plain start does not need it."""
+    from onlooker.services.claude_mem import ClaudeMemImport
+
+    return ClaudeMemImport(app.database, ingest=app.ingest, accounts=app.accounts, new_id=new_id, now_ms=now_ms)
 
 
 def find_place(folder: str, settings: Settings) -> Place | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onlooker.cli.claude_mem import import_claude_mem
 from onlooker.cli.options import json_option, tell
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ WORKER_SEEN_MS = 30_000
 @click.group("import", epilog="Example: onlooker import transcript ~/.claude/projects")
 def import_group() -> None:
     """Bring in what agents wrote down before."""
+
+
+import_group.add_command(import_claude_mem)
 
 
 @import_group.command("transcript", epilog="Example: onlooker import transcript ~/.claude/projects --project website")

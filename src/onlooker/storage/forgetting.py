@@ -1,6 +1,6 @@
 """Forget: find what is to go, and remove it with all that was made of it, a page a transaction.
 
-An event leaves the hash of its key behind, its tombstone: when the same is sent or imported again it is not stored.
+Its key, which is a hash, stays behind as a tombstone: when the same is sent or imported again it is not stored.
 """
 
 import contextlib
@@ -106,16 +106,19 @@ def remove(conn: Connection, scope: Scope, page: Page, *, now: int) -> Gone:
     cancelled = _cancel(conn, scope, page.event_ids)
     search.remove_observations(conn, scope, page.observation_ids)
     conn.execute(delete(SOURCES).where(*belongs(SOURCES, scope), SOURCES.c.observation_id.in_(page.observation_ids)))
-    notes = conn.execute(delete(NOTES).where(*belongs(NOTES, scope), NOTES.c.id.in_(page.observation_ids))).rowcount
+    going = (*belongs(NOTES, scope), NOTES.c.id.in_(page.observation_ids))
+    notes = list(conn.execute(select(NOTES.c.generation_key).where(*going)).scalars())
+    conn.execute(delete(NOTES).where(*going))
     gone = (*belongs(EVENTS, scope), EVENTS.c.id.in_(page.event_ids))
     keys = list(conn.execute(select(EVENTS.c.event_key).where(*gone)).scalars())
     # A prompt may come again under the name that the other side has for it.
     of_events = (*belongs(utterances, scope), utterances.c.event_id.in_(page.event_ids))
-    bury(conn, scope, {*keys, *conn.execute(select(utterances.c.event_key).where(*of_events)).scalars()}, now)
+    others = conn.execute(select(utterances.c.event_key).where(*of_events)).scalars()
+    bury(conn, scope, {*notes, *keys, *others}, now)
     unlinked = (*belongs(SOURCES, scope), SOURCES.c.event_id.in_(page.event_ids))
     conn.execute(update(SOURCES).where(*unlinked).values(event_id=None))
     conn.execute(delete(EVENTS).where(*gone))
-    return Gone(notes, len(keys), tuple(cancelled))
+    return Gone(len(notes), len(keys), tuple(cancelled))
 
 
 def remove_session(conn: Connection, scope: Scope, session_id: str) -> bool:
@@ -132,15 +135,15 @@ def remove_session(conn: Connection, scope: Scope, session_id: str) -> bool:
     return True
 
 
-def bury(conn: Connection, scope: Scope, event_keys: Iterable[str], now: int) -> None:
-    """Leave tombstones of these event keys, which are hashes themselves."""
-    rows = [(scope.team_id, scope.project_id, key, now) for key in sorted(event_keys)]
+def bury(conn: Connection, scope: Scope, hashes: Iterable[str], now: int) -> None:
+    """Leave tombstones of these keys of events and generation keys of notes, which are hashes themselves."""
+    rows = [(scope.team_id, scope.project_id, key, now) for key in sorted(hashes)]
     dialect.insert_new(conn, TOMBSTONES, ("team_id", "project_id", "key_hash", "created_at"), rows)
 
 
-def buried(conn: Connection, scope: Scope, event_keys: list[str]) -> set[str]:
-    """Those of these event keys that were forgotten."""
-    return {key for (key,) in dialect.fetch(conn, _BURIED, {**owner(scope), "of_keys": event_keys})}
+def buried(conn: Connection, scope: Scope, hashes: list[str]) -> set[str]:
+    """Those of these keys, of events or of notes, that were forgotten."""
+    return {key for (key,) in dialect.fetch(conn, _BURIED, {**owner(scope), "of_keys": hashes})}
 
 
 def _met(wanted: Selection, table: Table, texts: Sequence[Column[str]]) -> ColumnElement[bool]:

@@ -1,0 +1,70 @@
+"""Read claude-mem's SQLite database, whatever its version, without changing it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from onlooker.domain.errors import InvalidInput
+
+NOTES = ("observations", "memories")
+SUMMARIES = ("session_summaries", "overviews")
+SESSIONS = ("sdk_sessions", "sessions")
+PROMPTS = ("user_prompts",)
+READ = (*SESSIONS, *PROMPTS, *NOTES, *SUMMARIES)
+UNREAD = ("pending_messages", "diagnostics", "transcript_events")
+"""Tables whose rows are not imported, and are counted: raw events that no note was made of."""
+
+PAGE = 500
+
+
+class ClaudeMemDatabase:
+    """One database, open for reading. Raises `InvalidInput` for a file that is none; used in one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        # A live database has a log beside it that must be read too; without one nobody writes, and the folder may be
+        # one in which nothing can be created.
+        has_log = self._path.with_name(f"{self._path.name}-wal").exists()
+        options = "mode=ro" if has_log else "mode=ro&immutable=1"
+        try:
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(self._path))}?{options}", uri=True, check_same_thread=False
+            )
+            self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            self._connection.row_factory = sqlite3.Row
+            tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.Error as error:
+            raise InvalidInput(f"{self._path} cannot be read as a SQLite database: {error}") from error
+        self._tables = tables
+        if not tables & {*NOTES, *SUMMARIES}:
+            self._connection.close()
+            raise InvalidInput(f"{self._path} is no database of claude-mem: it has neither observations nor memories")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def count(self, table: str) -> int:
+        """How many rows a table has; 0 for one that is not there."""
+        if table not in self._tables:
+            return 0
+        return int(self._connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])  # noqa: S608 - one of ours
+
+    def pages(self, table: str) -> Iterator[list[dict[str, Any]]]:
+        """A table's rows in the order in which they were written, some at a time; none for one that is not there."""
+        if table not in self._tables:
+            return
+        try:
+            with closing(self._connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid')) as rows:  # noqa: S608 - one of ours
+                while page := rows.fetchmany(PAGE):
+                    yield [dict(row) for row in page]
+        except sqlite3.Error as error:
+            raise InvalidInput(f"{self._path} cannot be read any further: {error}") from error

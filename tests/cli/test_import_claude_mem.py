@@ -1,0 +1,70 @@
+"""`onlooker import claude-mem`: what it says, what it refuses, what memory it takes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from claude_mem_made import VERSIONS, make_database
+from cli_runner import EXECUTABLE, Cli, one_line
+
+LATEST = list(VERSIONS)[-1]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "home")
+
+
+def test_it_says_what_came_and_what_was_left_out(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "claude-mem.db"
+    make_database(path, LATEST)
+    said = cli.succeed("import", "claude-mem", str(path))
+    assert "3 observations, 1 summaries and 4 prompts of 2 sessions are new" in said
+    assert "Left out: 1 pending_messages." in said
+    told = cli.run("import", "claude-mem", str(path), "--json").json()
+    assert (told["observations"], told["known"]) == (0, 8)
+    assert "Parser fix" in cli.succeed("search", "parser")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database", b"SQLite format 3\x00" + b"\x00" * 100])
+def test_a_file_that_is_none_is_refused_in_one_line(cli: Cli, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "claude-mem.db"
+    path.write_bytes(content)
+    ended = cli.run("import", "claude-mem", str(path))
+    assert ended.code == 2
+    assert "claude-mem" in one_line(ended.err)
+
+
+def test_a_database_cut_short_brings_what_can_be_read(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "claude-mem.db"
+    make_database(path, LATEST, notes=5_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    ended = cli.run("import", "claude-mem", str(path))
+    assert ended.code == 2
+    one_line(ended.err)
+
+
+def test_memory_does_not_grow_with_the_database(cli: Cli, tmp_path: Path) -> None:
+    peaks = []
+    for count in (1_000, 6_000):
+        path = tmp_path / f"{count}.db"
+        make_database(path, LATEST, notes=count)
+        ran = subprocess.run(
+            [sys.executable, "-c", PEAK, str(EXECUTABLE), str(path)],
+            env=cli.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        peaks.append(int(ran.stdout))
+    assert peaks[1] < peaks[0] + 12_000
+
+
+PEAK = """
+import resource, subprocess, sys
+subprocess.run([sys.argv[1], "import", "claude-mem", sys.argv[2], "--json"], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
