@@ -138,11 +138,8 @@ async def test_more_than_a_page_goes(either_site: Site) -> None:
     async with site.client(site.ours.key) as client:
         events = [marked(site, number, contentSessionId=None) for number in range(count)]
         await post(client, "/v1/events/batch?generate=false", events)
-        notes = [
-            client.post("/v1/observations", json={"projectId": site.ours.project_id, "content": f"{MARK} {n}"})
-            for n in range(PAGE + 1)
-        ]
-        await asyncio.gather(*notes)
+        for n in range(PAGE + 1):
+            await post(client, "/v1/observations", {"projectId": site.ours.project_id, "content": f"{MARK} {n}"})
         gone = await forget(client, site, text=MARK)
         assert (gone["events"], gone["observations"]) == (count, PAGE + 1)
 
