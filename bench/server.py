@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -83,6 +83,22 @@ def event(project: str) -> dict[str, object]:
             "tool_response": {"stdout": "".join(LINES.format(n=number + line) for line in range(16)), "exit_code": 0},
             "cwd": "/home/dev/app",
         },
+    }
+
+
+def short_event(project: str) -> dict[str, object]:
+    """One of about 0.75 KB and of no session: those of a batch share a job."""
+    number = next(_numbers)
+    made = event(project)
+    del made["contentSessionId"]
+    mark = f"MARK-{number}"
+    return made | {
+        "payload": {
+            "tool_name": "Bash",
+            "tool_input": {"command": f"npm test -- --grep {mark}"},
+            "tool_response": {"stdout": mark + "".join(LINES.format(n=number + line) for line in range(4))},
+            "cwd": "/home/dev/app",
+        }
     }
 
 
@@ -153,9 +169,9 @@ async def single_events(server: Server, path: str, seconds: float) -> None:
     )
 
 
-async def batches(server: Server, path: str) -> None:
+async def batches(server: Server, path: str, make: Callable[[str], dict[str, object]]) -> None:
     """Print the rate of batches, one after the other."""
-    bodies = [json.dumps([event(server.project) for _ in range(BATCH)]).encode() for _ in range(BATCHES)]
+    bodies = [json.dumps([make(server.project) for _ in range(BATCH)]).encode() for _ in range(BATCHES)]
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=2**22)
     cpu, started, took = server.cpu_s(), time.perf_counter(), []
     for body in bodies:
@@ -166,7 +182,7 @@ async def batches(server: Server, path: str) -> None:
     elapsed, events = time.perf_counter() - started, BATCH * BATCHES
     writer.close()
     print(
-        f"  {path:36} {events / elapsed:7.0f} events/s   "
+        f"  {path:36} {events / elapsed:7.0f} events/s of {len(bodies[0]) / BATCH / 1024:.2f} KB   "
         f"p50 {statistics.median(took) * 1000:6.0f} ms a batch of {BATCH}   "
         f"CPU {(server.cpu_s() - cpu) / events * 1000:.3f} ms an event",
         flush=True,
@@ -235,7 +251,8 @@ def main() -> None:
         for path in ("/v1/events?generate=false", "/v1/events"):
             asyncio.run(single_events(server, path, options.seconds))
         for path in ("/v1/events/batch?generate=false", "/v1/events/batch"):
-            asyncio.run(batches(server, path))
+            for make in (event, short_event):
+                asyncio.run(batches(server, path, make))
         if options.memory:
             asyncio.run(memory(server, options.memory))
 
