@@ -4,6 +4,7 @@ It speaks ASGI itself: of a request's time a framework's routing, middleware and
 """
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from onlooker.domain.errors import NotFound, OnlookerError
@@ -24,6 +25,7 @@ from onlooker.http import (
 )
 from onlooker.http.answer import Answer, Problem, answer_json, answer_problem, send_answer
 from onlooker.http.auth import Guard
+from onlooker.http.metrics import Metrics, Requests
 from onlooker.http.operation import Endpoint, Operation, Services
 from onlooker.http.request import Receive, Request, RequestIds, Scope, Send
 from onlooker.telemetry import log, place_of, request_of_task
@@ -45,6 +47,8 @@ OPERATIONS: tuple[Operation, ...] = (
 PAGE_POLICY = ((b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),)
 
 
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
 Handler = Callable[[Request], Awaitable[Answer | None]]
 """Answers a request, or raises; None when there is nobody left to answer."""
 
@@ -64,6 +68,7 @@ def build_asgi(services: Services) -> "Site":
     site = Site()
     site.add("GET", "/openapi.json", show_description)
     site.add("GET", "/docs", show_page)
+    site.add("GET", "/metrics", Metrics(services, guard, site.answered).answer)
     for operation in OPERATIONS:
         site.add(operation.method, operation.path, Endpoint(operation, services, guard).answer)
     return site
@@ -75,6 +80,7 @@ class Site:
     def __init__(self) -> None:
         self._fixed: dict[str, dict[str, Handler]] = {}
         self._request_ids = RequestIds()
+        self.answered: Requests = Counter()
         self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Handler]]] = {}
 
     def add(self, method: str, path: str, handler: Handler) -> None:
@@ -105,6 +111,9 @@ class Site:
             message = f"something broke here; quote request {request_id.decode()}"
             answer = answer_json(Problem("InternalError", message), 500)
         if answer is not None:
+            # Whatever else a client sends as its method is counted as one, so that nobody makes the table grow.
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.answered[method, answer.status] += 1
             await send_answer(send, answer, request_id)
 
     async def _answer(self, request: Request) -> Answer | None:

@@ -34,6 +34,11 @@ class Guard:
             raise Forbidden(f"the key's scopes do not include {scope}")
         return principal
 
+    async def admit_monitor(self, request: Request) -> None:
+        """Let in who asks from this machine itself, and every key that may read. Raises as `admit` does."""
+        if not is_local(request):
+            await self.admit(request, KeyScope.READ)
+
 
 def key_of(request: Request) -> str | None:
     """The key that a request carries, if any."""

@@ -27,6 +27,9 @@ REDIS_ENGINE = "bullmq"
 
 T = TypeVar("T")
 
+Told = dict[str, Any]
+"""What is told of a part, as JSON; `error` is there where it cannot be used."""
+
 
 async def healthz(_call: Call) -> Reply:
     """Say that the process lives."""
@@ -35,7 +38,7 @@ async def healthz(_call: Call) -> Reply:
 
 async def readiness(call: Call) -> Reply:
     """Say whether requests can be served: the schema is there, database and queue can be reached."""
-    database, queue = await asyncio.gather(_database(call.services), _queue_problem(call.services))
+    database, queue = await asyncio.gather(look_at_database(call.services), _queue_problem(call.services))
     problems = [problem for problem in (database.get("error"), queue) if problem]
     return Reply(ReadinessView("unavailable" if problems else "ready", problems), 503 if problems else 200)
 
@@ -43,7 +46,7 @@ async def readiness(call: Call) -> Reply:
 async def health(call: Call) -> Reply:
     """Say how each part is."""
     services = call.services
-    database, queue = await asyncio.gather(_database(services), _queue(services))
+    database, queue = await asyncio.gather(look_at_database(services), look_at_queue(services))
     broken = "error" in database or queue["status"] != "ok"
     worker = database.pop("worker", {"status": "unknown"})
     oldest = database.pop("oldestQueuedMs", None)
@@ -64,7 +67,7 @@ async def health(call: Call) -> Reply:
 async def info(call: Call) -> Reply:
     """Say what this server is made of."""
     services = call.services
-    database = await _database(services)
+    database = await look_at_database(services)
     active = {"status": "active", "reason": "running in this deployment"}
     workers_seen = database.get("worker", {}).get("count", 0)
     provider = provider_view(services.settings.provider, database.get("lanes", []))
@@ -121,7 +124,7 @@ def _lanes() -> dict[str, str]:
     return {str(kind): name for kind, name in KIND_LANES.items()}
 
 
-async def _database(services: Services) -> dict[str, Any]:
+async def look_at_database(services: Services) -> Told:
     """How the database is, who works, and how long the oldest job has waited."""
 
     def look(conn: Connection) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def _held(conn: Connection) -> dict[str, Any]:
     return {"held": [{"reason": reason, "jobs": count} for reason, count in reasons]} if reasons else {}
 
 
-async def _queue(services: Services) -> dict[str, Any]:
+async def look_at_queue(services: Services) -> Told:
     """How the queue is and how much is in it, in the shape that clients know."""
     (found, problem), depth = await asyncio.gather(_queue_health(services), _depth(services))
     if isinstance(depth, str):
