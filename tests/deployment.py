@@ -20,6 +20,8 @@ from sqlalchemy import func, select
 
 from cli_runner import EXECUTABLE, Cli
 from onlooker.domain.jobs import JobStatus
+from onlooker.host import ProcessIdentity
+from onlooker.queue.bullmq import Address, BullmqQueue
 from onlooker.storage.database import Connection, open_database
 from onlooker.storage.tables import (
     agent_events,
@@ -193,8 +195,18 @@ class Deployment:
         return list(self.read(lambda conn: conn.execute(select(agent_events.c.source_event_id)).scalars().all()))
 
     def unfinished_messages(self) -> int:
+        if self.cli.extra.get("ONLOOKER_QUEUE_ENGINE") == "bullmq":
+            return asyncio.run(self._unfinished_in_redis())
         waiting = select(func.count()).select_from(messages).where(messages.c.state < 2)
         return self.read(lambda conn: conn.execute(waiting).scalar_one())
+
+    async def _unfinished_in_redis(self) -> int:
+        address = Address.parse(self.cli.extra["ONLOOKER_REDIS_URL"])
+        queue = BullmqQueue(address, identity=ProcessIdentity.of_this_process())
+        try:
+            return (await queue.depth()).pending
+        finally:
+            await queue.close()
 
     def history(self) -> list[Entry]:
         """What happened to all jobs of sessions."""

@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import redis
 
+from certificates import Authority, new_authority
 from cutting_proxy import cutting_proxy
 from onlooker.domain.errors import QueueUnavailable
-from onlooker.queue.bullmq import BullmqQueue, link
+from onlooker.queue.bullmq import Address, BullmqQueue, link
 from onlooker.queue.contract import Claim, Lane, Message, Pending, QueueEngine
 from queue_stores import BullmqStore
 from servers import RedisServer, redis_families, redis_server
@@ -289,3 +292,49 @@ async def test_scripts_that_were_forgotten_are_given_again(admin: redis.Redis, q
     assert await queue.enqueue(LANE, message(1))
     admin.script_flush()
     assert await queue.confirm(await take(queue))
+
+
+@contextlib.asynccontextmanager
+async def tls_before(server: RedisServer, authority: Authority, folder: Path) -> AsyncIterator[int]:
+    """The port of a TLS server that passes on to Redis: not every build of Redis speaks TLS itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.sign(folder))
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_connection(server.host, server.port)
+        await asyncio.gather(pass_on(reader, to_redis), pass_on(from_redis, writer))
+
+    listening = await asyncio.start_server(serve, server.host, 0, ssl=context)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+async def test_tls_a_user_and_a_database_are_taken_from_the_url(
+    server: RedisServer, admin: redis.Redis, tmp_path: Path
+) -> None:
+    admin.acl_setuser("onlooker", enabled=True, passwords=["+p@ss:word"], commands=["+@all"], keys=["*"])
+    authority = new_authority(tmp_path / "authority.crt")
+    async with tls_before(server, authority, tmp_path) as port:
+        place = f"onlooker:p%40ss%3Aword@127.0.0.1:{port}/3"
+        async with BullmqStore(f"rediss://{place}?ssl_ca_certs={authority.file}", "tls").engine() as queue:
+            assert await queue.enqueue(LANE, message(1))
+            assert await queue.confirm(await take(queue))
+        async with BullmqStore(f"rediss://{place}", "tls").engine() as queue:
+            with pytest.raises(QueueUnavailable, match="certificate"):
+                await queue.require_healthy()
+    assert admin.dbsize() == 0
+    admin.select(3)
+    assert admin.exists("tls:epoch")
+
+
+@pytest.mark.parametrize("url", ["http://x", "redis://", "redis://x?nonsense=1", "x"])
+def test_a_url_that_is_none_of_a_redis_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        Address.parse(url)

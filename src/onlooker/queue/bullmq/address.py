@@ -34,7 +34,12 @@ class Address:
         options: dict[str, Any] = dict(parse_url(url))
         options.pop("connection_class", None)
         options.setdefault("port", DEFAULT_PORT)
-        return cls(options["host"], options["port"], int(options.get("db", 0)), secure, options)
+        address = cls(options["host"], options["port"], int(options.get("db", 0)), secure, options)
+        try:
+            address.connection()
+        except TypeError as error:
+            raise ValueError(f"has an option that is not known: {error}") from error
+        return address
 
     def connection(self) -> Connection:
         """A connection that is not open yet, as redis-py makes it."""
