@@ -45,7 +45,7 @@ class Model:
 
     def totals(self) -> dict[str, Any]:
         """What was asked so far."""
-        told: dict[str, Any] = httpx.get(f"{self.url}/_control", trust_env=False).json()
+        told: dict[str, Any] = httpx.get(f"{self.url}/_control", trust_env=False, timeout=120).json()
         return told
 
 

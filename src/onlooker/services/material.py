@@ -82,7 +82,7 @@ def load_material(conn: Connection, taken: Taken, *, sparing: bool) -> Material:
         found = events.events_by_ids(conn, head.scope, [job.source_id for job in taken.jobs])
     return Material(
         head,
-        accounts.project_name(conn, head.scope),
+        taken.project_name or accounts.project_name(conn, head.scope),
         tuple(found),
         tuple(said),
         _divide(head, found, said) if sparing else everything(found),

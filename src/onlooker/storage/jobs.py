@@ -39,8 +39,9 @@ FREED = {
 """What every end of a lease writes."""
 
 # The statements of a job's ordinary way, made once: making one costs more than SQLite needs to run it.
-_HEAD = select(*COLUMNS).where(JOBS.c.session_id == bindparam("of_session"), IS_LIVE).order_by(JOBS.c.seq).limit(1)
-_ITSELF = select(*COLUMNS).where(JOBS.c.id == bindparam("of_job"), IS_LIVE)
+_LOOK = select(*COLUMNS, dialect.database_now()).where(IS_LIVE)
+_HEAD = _LOOK.where(JOBS.c.session_id == bindparam("of_session")).order_by(JOBS.c.seq).limit(1)
+_ITSELF = _LOOK.where(JOBS.c.id == bindparam("of_job"))
 _EXTEND = (
     update(JOBS)
     .where(dialect.among(JOBS.c.id, "of_jobs"), JOBS.c.lease_token == bindparam("by_token"), IS_PROCESSING)
@@ -51,14 +52,15 @@ _COMPLETE = (
     .where(dialect.among(JOBS.c.id, "of_jobs"), JOBS.c.lease_token == bindparam("by_token"), IS_PROCESSING)
     .values(
         status=JobStatus.COMPLETED,
-        completed_at=bindparam("at"),
-        updated_at=bindparam("at"),
+        completed_at=dialect.database_now(),
+        updated_at=dialect.database_now(),
         provider=bindparam("by_provider"),
         model=bindparam("by_model"),
         prompt_version=bindparam("by_prompt"),
         held_since=None,
         **FREED,
     )
+    .returning(JOBS.c.completed_at)
 )
 
 LEASE_EXPIRED = "lease expired"
@@ -68,12 +70,13 @@ LEASE_EXPIRED = "lease expired"
 class Taken:
     """A run of jobs that is ours until the lease ends: one, or following event jobs of one session, under one token.
 
-    `policy` is the one that its project has.
+    `policy` is the one that its project has, `project_name` what it is called, where that was looked up.
     """
 
     jobs: tuple[Job, ...]
     token: str
     policy: GenerationPolicy = GenerationPolicy.BATCH
+    project_name: str | None = None
 
     @property
     def head(self) -> Job:
@@ -101,7 +104,7 @@ NOTHING: Literal["nothing"] = "nothing"
 """The lane has nothing to do: its message is confirmed."""
 
 
-def read_job(row: Row[Any]) -> Job:
+def read_job(row: Row[Any] | Sequence[Any]) -> Job:
     """The job of a row that was selected with `COLUMNS`."""
     values = list(row)
     values[_KIND] = JobKind(values[_KIND])
@@ -120,10 +123,11 @@ def complete(conn: Connection, taken: Taken, *, provider: str, model: str | None
 
     Lock the session first.
     """
-    now = dialect.read_clock(conn)
-    given = {"of_jobs": taken.ids, "by_token": taken.token, "at": now}
+    given = {"of_jobs": taken.ids, "by_token": taken.token}
     made = {"by_provider": provider, "by_model": model, "by_prompt": prompt_version}
-    _require_all(taken, conn.execute(_COMPLETE, {**given, **made}).rowcount)
+    done = conn.execute(_COMPLETE, {**given, **made}).scalars().all()
+    _require_all(taken, len(done))
+    now = int(done[0])
     note(conn, taken.jobs, "completed", now)
     return now
 
@@ -215,9 +219,11 @@ def next_head(conn: Connection, session_id: str | None, job_id: str) -> Job | No
         row = conn.execute(_ITSELF, {"of_job": job_id}).one_or_none()
     else:
         row = conn.execute(_HEAD, {"of_session": session_id}).one_or_none()
-    if row is None or row.status != JobStatus.QUEUED or row.next_attempt_at > dialect.read_clock(conn):
+    if row is None:
         return None
-    return read_job(row)
+    *columns, now = row
+    head = read_job(columns)
+    return head if head.status is JobStatus.QUEUED and head.next_attempt_at <= now else None
 
 
 def get(conn: Connection, scope: Scope, job_id: str) -> Job:

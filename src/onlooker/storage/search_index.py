@@ -30,7 +30,7 @@ from onlooker.storage.search_tables import (
     search_uncounted,
     search_vocabulary,
 )
-from onlooker.storage.tenancy import belongs
+from onlooker.storage.tenancy import belongs, is_listed, owner
 
 ENTRIES = search_entries
 PROJECTS = search_projects
@@ -44,6 +44,11 @@ MOST_POSITIONS = 255
 
 _RANKS = [rank * 0.6 / math.pi**2 for rank in accumulate(1 / n**2 for n in range(1, MOST_POSITIONS + 1))]
 _RANK_STEP = 0.3 * 0.6 / math.pi**2 / MOST_POSITIONS**2
+
+# Made once: making one costs more than running it.
+_PROJECT = select(PROJECTS.c.number, PROJECTS.c.notes).where(*is_listed(PROJECTS))
+_ADD_NOTES = update(PROJECTS).where(*is_listed(PROJECTS)).values(notes=PROJECTS.c.notes + bindparam("more"))
+_INSERT_ENTRIES = insert(ENTRIES).returning(ENTRIES.c.number, ENTRIES.c.observation_id, sort_by_parameter_order=True)
 
 _INSERT_TERMS = "INSERT INTO search_terms (rowid, terms) VALUES (?, ?)"
 _MERGE = "INSERT INTO search_terms (search_terms, rank) VALUES ('merge', ?)"
@@ -60,11 +65,7 @@ def in_project(number: int, term: str) -> str:
 
 def find_project(conn: Connection, scope: Scope) -> tuple[int, int] | None:
     """A project's number and how many notes it has; None where nothing was indexed yet."""
-    row = conn.execute(
-        select(PROJECTS.c.number, PROJECTS.c.notes).where(
-            *belongs(PROJECTS, scope),
-        )
-    ).one_or_none()
+    row = conn.execute(_PROJECT, owner(scope)).one_or_none()
     return None if row is None else (row.number, row.notes)
 
 
@@ -98,9 +99,7 @@ def _index_project(conn: Connection, scope: Scope, notes: Sequence[Observation])
         for note in notes
     ]
     # In the order of the notes, so that a session's neighbours have neighbouring numbers.
-    written = conn.execute(
-        insert(ENTRIES).returning(ENTRIES.c.number, ENTRIES.c.observation_id, sort_by_parameter_order=True), rows
-    ).all()
+    written = conn.execute(_INSERT_ENTRIES, rows).all()
     if sqlite:
         terms = [(row.number, each["terms"]) for row, each in zip(written, rows, strict=True)]
         conn.exec_driver_sql(_INSERT_TERMS, terms)
@@ -135,7 +134,7 @@ def any_of(terms: Iterable[str]) -> ColumnElement[str]:
 
 
 def _add_notes(conn: Connection, scope: Scope, more: int) -> None:
-    conn.execute(update(PROJECTS).where(*belongs(PROJECTS, scope)).values(notes=PROJECTS.c.notes + more))
+    conn.execute(_ADD_NOTES, {**owner(scope), "more": more})
 
 
 def _count_new_entries(conn: Connection, scope: Scope) -> None:

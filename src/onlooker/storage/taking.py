@@ -60,6 +60,7 @@ class _Circumstances:
     """What else counts when a head may be taken; in the order of `_AROUND`."""
 
     now: int
+    project_name: str
     policy: str | None
     has_caps: bool
     revoked_at: int | None
@@ -77,6 +78,7 @@ _LIVE = (
 _ITSELF = select(*COLUMNS).where(JOBS.c.id == bindparam("of_job"), IS_LIVE)
 _AROUND = select(
     dialect.database_now(),
+    projects.c.name,
     projects.c.generation_policy,
     exists().where(usage_caps.c.team_id == bindparam("of_team")),
     select(api_keys.c.revoked_at)
@@ -179,7 +181,7 @@ def _take(
                 _hold(conn, head, str(reached.cap), now, due=now + reached.delay_ms)
             return Later(reached.delay_ms)
         reserved = spending.estimate_tokens_of(run, terms.batching.input_budget)
-    taken = Taken(tuple(run), token, batching.policy)
+    taken = Taken(tuple(run), token, batching.policy, around.project_name)
     return _write(conn, taken, terms, now=now, reserved=reserved)
 
 
