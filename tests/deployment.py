@@ -265,11 +265,16 @@ class Deployment:
         """Until the queue is empty too."""
         self.wait_until(lambda: not self.unfinished_messages(), timeout_s)
 
-    def assert_each_observed_once_in_order(self, sessions: int, each: int) -> None:
-        """Every event is stored once, every event has one observation, made in its session's order, one at a time."""
-        self.assert_observed(dict.fromkeys(range(sessions), each))
+    def assert_each_observed_once_in_order(self, sessions: int, each: int, *, in_runs: bool = False) -> None:
+        """Every event is stored once, every event has one observation, made in its session's order, one at a time.
 
-    def assert_observed(self, expected: Mapping[int, int], *, loose: Sequence[str] = (), loose_jobs: int = 0) -> None:
+        `in_runs`: several of a session may be taken together.
+        """
+        self.assert_observed(dict.fromkeys(range(sessions), each), in_runs=in_runs)
+
+    def assert_observed(
+        self, expected: Mapping[int, int], *, loose: Sequence[str] = (), loose_jobs: int = 0, in_runs: bool = False
+    ) -> None:
         """See `assert_each_observed_once_in_order`; `expected` has each session's number of events.
 
         `loose` are the marks of events that belong to no session and were sent in so many batches: each is observed
@@ -288,13 +293,14 @@ class Deployment:
                 session, number = _parts(title)
                 in_order[session].append(number)
         assert [session for session, numbers in in_order.items() if numbers != sorted(numbers)] == []
-        self.assert_one_at_a_time()
+        self.assert_one_at_a_time(in_runs=in_runs)
 
-    def assert_one_at_a_time(self) -> None:
-        """No job was taken or completed before all that came before it in its session were completed."""
+    def assert_one_at_a_time(self, *, in_runs: bool = False) -> None:
+        """No job was taken (`in_runs`: completed) before all that came before it in its session were completed."""
+        steps = {"completed"} if in_runs else {"taken", "completed"}
         done: dict[str, int] = defaultdict(int)
         for entry in self.history():
-            if entry.session is None or entry.seq is None or entry.event not in {"taken", "completed"}:
+            if entry.session is None or entry.seq is None or entry.event not in steps:
                 continue
             assert entry.seq == done[entry.session] + 1, entry
             if entry.event == "completed":
@@ -318,7 +324,7 @@ def _observed_events(conn: Connection) -> list[tuple[str, str]]:
         .where(noted.c.event == "completed")
         .outerjoin(observation_sources, observation_sources.c.observation_id == observations.c.id)
         .outerjoin(agent_events, agent_events.c.id == observation_sources.c.event_id)
-        .order_by(noted.c.id)
+        .order_by(noted.c.id, observations.c.id)
     )
     return [(row.title, row.source_event_id) for row in conn.execute(made)]
 

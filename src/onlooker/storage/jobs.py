@@ -64,6 +64,8 @@ _COMPLETE = (
 )
 
 LEASE_EXPIRED = "lease expired"
+RESUME_AFTER_MS = 1_500
+"""Longer than a worker believes what it read of the providers' lanes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,13 +303,15 @@ def release_held(conn: Connection) -> int:
 def resume(conn: Connection, team_id: str, project_id: str | None) -> list[Job]:
     """Make due all that is held in a team, or in one project of it, whatever holds it; these jobs.
 
-    Where the reason has not gone away they are held again when they are looked at. A second call finds none.
+    They are due a moment later: by then all workers know that providers are to be asked again. Where the reason has
+    not gone away they are held again when they are looked at. A second call finds none.
     """
     now = dialect.read_clock(conn)
     conditions = [JOBS.c.team_id == team_id, JOBS.c.status == JobStatus.QUEUED, JOBS.c.held_reason.is_not(None)]
     if project_id is not None:
         conditions.append(JOBS.c.project_id == project_id)
-    values = {"held_reason": None, "held_since": None, "next_attempt_at": 0, "rung_at": 0, "ring_wait_ms": 0}
+    due = now + RESUME_AFTER_MS
+    values = {"held_reason": None, "held_since": None, "next_attempt_at": due, "rung_at": 0, "ring_wait_ms": 0}
     rows = conn.execute(update(JOBS).where(*conditions).values(**values, updated_at=now).returning(*COLUMNS))
     resumed = [read_job(row) for row in rows]
     note(conn, resumed, "resumed", now)
