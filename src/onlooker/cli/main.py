@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reindex": ("reindex:reindex", "Make the search data of stored observations anew."),
     "modes": ("modes:modes", "List and check modes: what is watched and noted."),
     "import": ("transcripts:import_group", "Bring in what agents wrote down before."),
+    "export": ("archive:export", "Write everything that projects have as JSON lines."),
     "doctor": ("doctor:doctor", "Say what is set, what is reachable and what to do."),
     "demo": ("demo:demo", "Watch a recorded coding session turn into observations."),
 }

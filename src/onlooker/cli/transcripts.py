@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onlooker.cli.archive import import_archive
 from onlooker.cli.claude_mem import import_claude_mem
 from onlooker.cli.options import json_option, tell
 
@@ -22,6 +23,7 @@ def import_group() -> None:
     """Bring in what agents wrote down before."""
 
 
+import_group.add_command(import_archive)
 import_group.add_command(import_claude_mem)
 
 

@@ -201,6 +201,13 @@ class Accounts:
                 return project
         raise NotFound(f"there is no project named {name!r}")
 
+    async def team_of(self, principal: Principal) -> Team:
+        """The principal's team. Raises `NotFound`."""
+        team = await self._database.read(lambda conn: accounts.find_team(conn, principal.team_id))
+        if team is None:
+            raise NotFound("there is no such team")
+        return team
+
     async def list_projects(self, principal: Principal) -> list[Project]:
         """The projects that the principal reaches, by name."""
         found = await self._database.read(lambda conn: accounts.list_projects(conn, principal.team_id))
