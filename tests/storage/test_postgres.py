@@ -16,7 +16,7 @@ from onlooker.storage import dialect, schema
 from onlooker.storage.changes import watch_changes
 from onlooker.storage.database import Connection, Database, open_database
 from onlooker.storage.postgres import PostgresDatabase
-from pgbouncer import PgBouncer
+from pgbouncer import PgBouncer, pgbouncer
 from postgres_admin import admin_fetch
 from servers import PostgresServer, postgres_server
 from waiting import wait_until
@@ -155,13 +155,31 @@ class TestPgBouncer:
                 await database.tx(settings_of)
             bouncer.start()
 
-            async def is_back() -> bool:
-                try:
-                    return bool(await database.tx(settings_of))
-                except StorageUnavailable:
-                    return False
+            await wait_until(lambda: is_back(database))
 
-            await wait_until(is_back)
+    async def test_a_server_that_is_away_behind_it_is_told_in_time(self, own_postgres: PostgresServer) -> None:
+        with pgbouncer(own_postgres.url) as bouncer:
+            async with open_database(bouncer.url, timeout_s=1) as database:
+                await database.tx(settings_of)
+                for lose, get_back in (
+                    (own_postgres.kill, own_postgres.start),
+                    (own_postgres.pause, own_postgres.resume),
+                ):
+                    lose()
+                    for _ in range(3):
+                        began = time.monotonic()
+                        with pytest.raises(StorageUnavailable):
+                            await database.tx(settings_of)
+                        assert time.monotonic() - began < 8
+                    get_back()
+                    await wait_until(lambda: is_back(database))
+
+
+async def is_back(database: Database) -> bool:
+    try:
+        return bool(await database.tx(settings_of))
+    except StorageUnavailable:
+        return False
 
 
 class TestTls:

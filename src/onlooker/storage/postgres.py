@@ -184,6 +184,10 @@ class PostgresDatabase:
         for last_try in (False, True):
             try:
                 async with engine.connect() as conn:
+                    if self._server is not None and self._server.is_pooled:
+                        # A pooler connects everybody and lets them wait here for a connection of the server.
+                        async with asyncio.timeout(self._limits.timeout_s):
+                            await conn.begin()
                     result = await conn.run_sync(work)
                     if is_written:
                         await _commit(conn)
