@@ -1,10 +1,13 @@
 """What is made of a model's answer, by its form: the shapes that models and gateways in the field give."""
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.models import Draft, ObservationKind
@@ -337,3 +340,52 @@ class TestSummaries:
 
     def test_observations_are_no_summary(self) -> None:
         assert isinstance(self.read(FULL), Problem)
+
+
+PIECES = (
+    "<observation>", "</observation>", "<observation type='bugfix'>", "<title>", "</title>", "<facts>", "<fact>",
+    "</facts>", "<summary>", "</summary>", "<skip_summary/>", "```json\n", "```", "{", "}", "[", "]", '"observations"', ":", ",",
+    '"title"', '"x"', "<", ">", "&lt;", "\n", " ", "text", "0", "null", "<event index='0'>",
+)  # fmt: skip
+
+
+class TestAnything:
+    @given(st.text() | st.lists(st.sampled_from(PIECES), max_size=60).map("".join), st.booleans())
+    def test_no_answer_breaks_the_reading_and_no_draft_is_empty(self, answer: str, cut: bool) -> None:
+        for kind in (JobKind.EVENT, JobKind.SUMMARY):
+            found = read_answer(answer, None, prompt_for(kind=kind), cut_by_limit=cut)
+            if isinstance(found, Reading):
+                for draft in found.drafts:
+                    assert draft.title.strip()
+                    assert set(draft.sources) <= {0, 1, 2}
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=4)
+                | st.dictionaries(
+                    st.sampled_from(("observations", "title", "facts", "summary", "error", "x")), inner, max_size=4
+                )
+            ),
+            max_leaves=12,
+        )
+    )
+    def test_no_data_does_either(self, data: Any) -> None:
+        for kind in (JobKind.EVENT, JobKind.SUMMARY):
+            read_answer("", data, prompt_for(kind=kind), cut_by_limit=False)
+
+    @pytest.mark.parametrize(
+        "long",
+        [
+            "<observation>" * 20_000,
+            "{" * 200_000,
+            "<title></title>" * 15_000,
+            "</observation>" * 15_000,
+            "[[1]," * 40_000,
+        ],
+    )
+    def test_a_long_one_is_read_in_no_time(self, long: str) -> None:
+        began = time.process_time()
+        read_answer(f"<observation>{long}</observation>", None, prompt_for(), cut_by_limit=False)
+        assert time.process_time() - began < 5

@@ -72,12 +72,12 @@ def build_prompt(request: GenerationRequest, mode: Mode, renderer: Renderer, bud
     rendered = [renderer.render(event) for event in request.events]
     if task is Task.SUMMARY:
         rendered = [each.cut(SUMMARY_EVENT_TOKENS) for each in rendered]
-    events = f"<events>\n{_events_text(rendered, min(budget, request.max_input_tokens or budget))}\n</events>"
+    inside, tokens = _events_text(rendered, min(budget, request.max_input_tokens or budget))
+    events = f"<events>\n{inside}\n</events>"
     refs = {f"n{n}": note.id for n, note in enumerate(request.recent[-MOST_RECENT:], 1)}
     facts = _facts_text(request, task)
     system = system_text(mode)
-    tokens = estimate_tokens(facts) + estimate_tokens(events) + _system_tokens(system)
-    return Prompt(task, mode, system, facts, events, len(request.events), refs, tokens)
+    return Prompt(task, mode, system, facts, events, len(request.events), refs, tokens + _system_tokens(system))
 
 
 def _facts_text(request: GenerationRequest, task: Task) -> str:
@@ -97,17 +97,18 @@ def _facts_text(request: GenerationRequest, task: Task) -> str:
     return "\n".join(parts)
 
 
-def _events_text(rendered: Sequence[Rendered], budget: int) -> str:
-    """The events between their tags, the longest ones cut until all fit; where even that is too much, some go.
+def _events_text(rendered: Sequence[Rendered], budget: int) -> tuple[str, int]:
+    """The events between their tags, the longest ones cut until all fit, and their tokens.
 
-    What goes first is what was only read, then other tool uses from the middle; what people and the agent said stays.
+    Where even that is too much, some go: first what was only read, then other tool uses from the middle. What people
+    and the agent said stays.
     """
     smallest = [min(each.tokens, SMALLEST_TOKENS) for each in rendered]
     left_out = _to_leave_out(rendered, smallest, sum(smallest) - budget)
     kept = [each for n, each in enumerate(rendered) if n not in left_out]
     share = _share([each.tokens for each in kept], budget)
     parts: list[str] = []
-    gap = 0
+    gap = tokens = 0
     for n, each in enumerate(rendered):
         if n in left_out:
             gap += 1
@@ -115,10 +116,12 @@ def _events_text(rendered: Sequence[Rendered], budget: int) -> str:
         if gap:
             parts.append(f"[… {gap} events left out …]")
             gap = 0
-        parts.append(each.cut(share).tag(n))
+        cut = each.cut(share)
+        tokens += cut.tokens
+        parts.append(cut.tag(n))
     if gap:
         parts.append(f"[… {gap} events left out …]")
-    return "\n".join(parts)
+    return "\n".join(parts), tokens
 
 
 def _to_leave_out(rendered: Sequence[Rendered], smallest: Sequence[int], excess: int) -> set[int]:

@@ -24,6 +24,9 @@ FRAME_TOKENS = 24
 SMALLEST_TOKENS = 64
 """Below this, tags included, a cut text says nothing any more."""
 
+MOST_CHARACTERS_A_TOKEN = 8
+"""A text with more of them than that is not counted before it is cut."""
+
 REMEMBERED = 1_024
 
 _READING = frozenset({"Read", "Glob", "Grep", "LS", "WebFetch", "WebSearch", "NotebookRead"})
@@ -94,9 +97,17 @@ def render_event(event: Event) -> Rendered:
 
 
 def _rendered(event_type: str, more: str, text: str, tokens: int, *, is_reading: bool = False) -> Rendered:
-    body = quoted(cut_to_tokens(text.strip("\n"), tokens - FRAME_TOKENS))
+    """The text cut to so many tokens where it has more; counted once where it has not, since counting is what costs."""
+    text = text.strip("\n")
+    limit = tokens - FRAME_TOKENS
+    may_fit = len(text) <= limit * MOST_CHARACTERS_A_TOKEN
+    body = quoted(text if may_fit else cut_to_tokens(text, limit))
+    counted = estimate_tokens(body)
+    if may_fit and counted > limit:
+        body = quoted(cut_to_tokens(text, limit))
+        counted = estimate_tokens(body)
     attributes = f' type="{quoted_name(event_type)}"{more}'
-    return Rendered(attributes, body, estimate_tokens(body) + FRAME_TOKENS, is_reading)
+    return Rendered(attributes, body, counted + FRAME_TOKENS, is_reading)
 
 
 def _text_of_use(use: ToolUse, tokens: int) -> str:
