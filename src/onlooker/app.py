@@ -36,6 +36,7 @@ from onlooker.providers.contract import Provider
 from onlooker.providers.embedders.contract import Embedder
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
+from onlooker.services.catching_up import CatchingUp
 from onlooker.services.forget import Forget
 from onlooker.services.generate import Generate
 from onlooker.services.hooks import Hooks, Places
@@ -90,6 +91,7 @@ class App:
     ingest: Ingest
     places: Places
     hooks: Hooks
+    catching_up: CatchingUp
     spool: Spool
     session_contexts: SessionContexts
     injecting: Injecting
@@ -173,7 +175,15 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         forget = Forget(database, outbox, now_ms=now_ms)
         places = Places(lambda folder: find_place(folder, settings))
-        hooks = Hooks(database, ingest=ingest, accounts=accounts, places=places, now_ms=now_ms)
+        catching_up = CatchingUp(
+            database,
+            ingest=ingest,
+            importer=lambda: build_importing(database, ingest, accounts, places),
+            folders=[Path(each.strip()) for each in settings.transcript_folders.split(",") if each.strip()],
+            idle_minutes=settings.session_idle_minutes,
+            now_ms=now_ms,
+        )
+        hooks = Hooks(database, ingest=ingest, accounts=accounts, places=places, now_ms=now_ms, catching_up=catching_up)
         contexts = SessionContexts(database)
         vectors = VectorIndex(settings.home)
         recall = Recall(database, new_id=new_id, now_ms=now_ms, embedder=embedder, vectors=vectors)
@@ -189,6 +199,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             retaining=Retaining(database, forget, now_ms=now_ms),
             places=places,
             hooks=hooks,
+            catching_up=catching_up,
             spool=Spool(settings.home, hooks, principal=lambda: find_principal(accounts, settings)),
             session_contexts=contexts,
             injecting=Injecting(hooks, contexts, recall),
@@ -216,11 +227,11 @@ def make_home(settings: Settings) -> None:
         )
 
 
-def build_importing(app: App) -> "Importing":
+def build_importing(database: Database, ingest: Ingest, accounts: Accounts, places: Places) -> "Importing":
     """What reads transcripts; a plain start does not need it."""
     from onlooker.services.importing import Importing
 
-    return Importing(app.database, ingest=app.ingest, accounts=app.accounts, places=app.places, now_ms=now_ms)
+    return Importing(database, ingest=ingest, accounts=accounts, places=places, now_ms=now_ms)
 
 
 def build_claude_mem_import(app: App) -> "ClaudeMemImport":
@@ -466,6 +477,7 @@ async def running(app: App, *, with_worker: bool, with_spool: bool = True) -> As
         retaining = tasks.create_task(app.retaining.run(stop))
         if with_spool:
             tasks.create_task(app.spool.run(stop))
+            tasks.create_task(app.catching_up.run(stop))
         if with_worker:
             tasks.create_task(app.indexing.run(stop))
             tasks.create_task(app.worker.run(stop))

@@ -309,6 +309,14 @@ class Settings(BaseModel):
         description="How long to wait for the database, and for Redis, at start before giving up.",
         examples=["30"],
     )
+    session_idle_minutes: int = Field(
+        60, ge=1, description="After so long without an event a session ends, and is summed up.", examples=["240"]
+    )
+    transcript_folders: str = Field(
+        "~/.claude/projects,~/.codex/sessions",
+        description="Where agents write their sessions down: what hooks missed is read from there. Empty: nowhere.",
+        examples=["/home/dev/.claude/projects"],
+    )
     allow_test_provider: bool = Field(
         False, description="Allows the `scripted` provider, which is for load and fault tests.", examples=["1"]
     )

@@ -66,6 +66,24 @@ async def test_a_folder_of_ten_thousand_lines_is_imported_and_its_observations_a
     assert "test_part31_7" in found[0]["content"]
 
 
+async def test_a_transcript_is_followed_while_it_is_written(cli: Cli, tmp_path: Path) -> None:
+    """Half a line waits for its other half and is stored once; a bad line is passed over."""
+    cli.succeed("projects", "list")
+    path = tmp_path / "one.jsonl"
+    process = cli.popen("watch", str(tmp_path))
+    try:
+        lines = "".join(turn_lines(0))
+        path.write_text(lines + '{"type":"user","uuid":"u9","message":{"role":"user","content":"spl')
+        await wait_until(lambda: count_events(cli) >= 2, timeout_s=30)
+        with path.open("a") as file:
+            file.write('it"}}\nno json\n' + "".join(turn_lines(1)))
+        await wait_until(lambda: count(cli, "agent_events WHERE payload LIKE '%Test part 1%'") == 1, timeout_s=30)
+        assert count(cli, "agent_events WHERE payload LIKE '%split%'") == 1
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
 def test_a_file_that_has_grown_is_read_from_where_it_was_left(cli: Cli, tmp_path: Path) -> None:
     path = write_transcript(tmp_path / "one.jsonl", 50)
     imported(cli, path)
@@ -136,19 +154,19 @@ def test_what_is_stored_only_is_not_observed(cli: Cli, tmp_path: Path) -> None:
 
 def test_other_files_of_a_folder_are_left_out_with_their_reason(cli: Cli, tmp_path: Path) -> None:
     write_transcript(tmp_path / "good.jsonl", 1)
-    (tmp_path / "codex.jsonl").write_text('{"timestamp": "2026-01-01", "type": "session_meta", "payload": {}}\n')
+    (tmp_path / "gemini.jsonl").write_text('{"sessionId": "s", "projectHash": "x", "messages": []}\n')
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "notes.txt").write_text("{}")
 
     told = imported(cli, tmp_path)
 
     assert told["stored"] == EVENTS_OF_A_TURN
-    assert [Path(each["path"]).name for each in told["refused"]] == ["codex.jsonl"]
+    assert [Path(each["path"]).name for each in told["refused"]] == ["gemini.jsonl"]
 
 
 def test_a_file_alone_that_is_no_transcript_fails(cli: Cli, tmp_path: Path) -> None:
-    path = tmp_path / "codex.jsonl"
-    path.write_text('{"timestamp": "2026-01-01", "type": "session_meta", "payload": {}}\n')
+    path = tmp_path / "gemini.jsonl"
+    path.write_text('{"sessionId": "s", "projectHash": "x", "messages": []}\n')
     ended = cli.run("import", "transcript", str(path))
     assert ended.code == 1
     assert str(path) in ended.out

@@ -16,6 +16,7 @@ from onlooker.domain.adapters import canonical_event_type
 from onlooker.domain.models import Principal, Scope
 from onlooker.domain.transcripts import TranscriptReader
 from onlooker.services.hooks import HookPayload
+from onlooker.services.importing import Importing
 from onlooker.settings import load_settings
 from onlooker.storage.forgetting import Selection
 from onlooker.storage.tables import agent_events
@@ -44,12 +45,16 @@ class Agent:
         """Write a transcript of these lines and import it; how many were new and how many known."""
         common = {"sessionId": "s", "cwd": "/home/dev/tally"}
         self.path.write_text("".join(json.dumps({**common, **line}) + "\n" for line in lines))
-        count = await build_importing(self.app).import_transcript(self.principal, self.path)
+        count = await importing_of(self.app).import_transcript(self.principal, self.path)
         return count.stored, count.known
 
     async def stored(self) -> list[str]:
         wanted = select(agent_events.c.event_type).order_by(agent_events.c.seq)
         return list(await self.app.database.read(lambda conn: conn.execute(wanted).scalars().all()))
+
+
+def importing_of(app: App) -> Importing:
+    return build_importing(app.database, app.ingest, app.accounts, app.places)
 
 
 @pytest_asyncio.fixture
@@ -149,7 +154,7 @@ async def test_the_recorded_session_is_the_same_from_both_sides(agent: Agent, fi
             await agent.app.hooks.receive(agent.principal, HookPayload("claude-code", payload, at))
 
     async def read_transcript() -> None:
-        await build_importing(agent.app).import_transcript(agent.principal, path)
+        await importing_of(agent.app).import_transcript(agent.principal, path)
 
     steps = (tell_hooks, read_transcript) if first == "hooks" else (read_transcript, tell_hooks)
     await steps[0]()

@@ -39,11 +39,11 @@ def install(
     uninstall: bool,
     as_json: bool,
 ) -> None:
-    """Let an agent tell Onlooker of its work, and ask it: hooks, and the entry of the MCP server.
+    """Let an agent tell Onlooker of its work, and ask it.
 
-    AGENT is claude-code, codex, cursor, windsurf, gemini-cli or opencode. Again it changes nothing, or what has moved;
-    what others have written there stays, and a copy of each changed file is kept beside it. A file that cannot be read
-    is not touched.
+    Hooks are put into the agent's settings, and the entry of the MCP server. AGENT is claude-code, codex, cursor,
+    windsurf, gemini-cli or opencode. Again it changes nothing, or what has moved; what others have written there
+    stays, and a copy of each changed file is kept beside it. A file that cannot be read is not touched.
     """
     from onlooker.settings import load_settings
 

@@ -25,8 +25,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("process:serve", "Run the server in the foreground."),
     "server": ("process:server", "Run the server in the background."),
     "worker": ("process:worker", "Run a worker apart from the server."),
-    "install": ("install:install", "Let a coding agent tell Onlooker of its work."),
-    "exclude": ("install:exclude", "Tell Onlooker nothing of a folder."),
+    "install": ("install:install", "Let an agent tell Onlooker of its work, and ask it."),
+    "exclude": ("install:exclude", "Tell Onlooker nothing of what happens in a folder and all below it."),
     "keys": ("accounts:keys", "Create, list and revoke API keys."),
     "projects": ("accounts:projects", "Create and list projects."),
     "search": ("search:search", "Find observations."),
@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "modes": ("modes:modes", "List and check modes: what is watched and noted."),
     "import": ("transcripts:import_group", "Bring in what agents wrote down before."),
     "export": ("archive:export", "Write everything that projects have as JSON lines."),
+    "watch": ("watch:watch", "Follow transcripts of Claude Code and Codex while they are written."),
     "doctor": ("doctor:doctor", "Say what is set, what is reachable and what to do."),
     "demo": ("demo:demo", "Watch a recorded coding session turn into observations."),
 }

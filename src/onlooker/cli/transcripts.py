@@ -71,7 +71,7 @@ async def _import(
     refused: list[tuple[Path, str]] = []
     async with open_local() as local:
         app = local.app
-        importing = build_importing(app)
+        importing = build_importing(app.database, app.ingest, app.accounts, app.places)
         project = (await local.projects(project_name))[0] if project_name is not None else None
         with _progress(files, quiet=quiet) as on_read:
             for file in files:

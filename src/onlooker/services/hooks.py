@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onlooker.domain.adapters import Adapted, adapt
@@ -17,6 +17,7 @@ from onlooker.domain.adapters.shape import (
 from onlooker.domain.models import Principal, Recorded, Scope
 from onlooker.domain.places import Place, place_of_folder
 from onlooker.services.accounts import Accounts
+from onlooker.services.catching_up import CatchingUp
 from onlooker.services.ingest import MOST_EVENTS, EventInput, Ingest
 from onlooker.storage import sessions, turns
 from onlooker.storage.database import Database
@@ -28,6 +29,7 @@ GOES_ON = frozenset({SESSION_START, USER_PROMPT})
 """Events that an ended session can only have because a person took it up again."""
 
 EXCLUDED = "excluded"
+LONGEST_PATH = 4_096
 PLACE_REMEMBERED_S = 60.0
 MOST_PLACES = 1_000
 
@@ -61,6 +63,7 @@ class _Told:
     adapted: Adapted
     events: int = 0
     scope: Scope | None = None
+    transcript: str | None = None
 
 
 class Places:
@@ -94,12 +97,14 @@ class Hooks:
         accounts: Accounts,
         places: Places,
         now_ms: Callable[[], int],
+        catching_up: CatchingUp | None = None,
     ) -> None:
         self._database = database
         self._ingest = ingest
         self._accounts = accounts
         self._places = places
         self._now_ms = now_ms
+        self._catching_up = catching_up
 
     async def receive(self, principal: Principal, hook: HookPayload) -> HookRecorded:
         """Store what one hook told; told again with the same time, it lands on the same rows.
@@ -117,7 +122,7 @@ class Hooks:
         told: list[_Told] = []
         inputs: list[EventInput] = []
         for hook in hooks:
-            each = _Told(adapt(hook.payload, hook.platform))
+            each = _Told(adapt(hook.payload, hook.platform), transcript=_transcript_of(hook.payload))
             told.append(each)
             events = each.adapted.events[:MOST_EVENTS]
             if not events:
@@ -135,7 +140,7 @@ class Hooks:
         stored = iter(recorded)
         for each in told:
             own = [next(stored) for _ in range(each.events)]
-            await self._follow(principal, each.scope, own)
+            await self._follow(principal, each.scope, own, each.transcript)
             results.append(HookRecorded(own, each.adapted.skipped, each.adapted.wrong))
         return results
 
@@ -153,22 +158,36 @@ class Hooks:
             return None
         return await self._accounts.project_at(principal, place, events[0].content_session_id)
 
-    async def _follow(self, principal: Principal, scope: Scope | None, recorded: Sequence[Recorded]) -> None:
-        """End the session that said its end, and reopen the one that goes on."""
+    async def _follow(
+        self, principal: Principal, scope: Scope | None, recorded: Sequence[Recorded], transcript: str | None
+    ) -> None:
+        """Note where the session is written down, end the one that said its end, and reopen the one that goes on."""
         for each in recorded:
             event = each.event
             if scope is None or event.session_id is None:
                 continue
-            if event.event_type == SESSION_END:
+            if transcript is not None and self._catching_up is not None:
+                await self._catching_up.note(scope, event.session_id, event.source_adapter, transcript)
+            if event.event_type == SESSION_END and self._catching_up is not None:
+                await self._catching_up.end(principal, scope, event.session_id)
+            elif event.event_type == SESSION_END:
                 await self._ingest.end_session(principal, scope, event.session_id)
             elif event.event_type in GOES_ON and not each.duplicate and (event.seq or 0) > 1:
                 await self._go_on(scope, event.session_id)
 
     async def _go_on(self, scope: Scope, session_id: str) -> None:
+        if self._catching_up is not None:
+            await self._catching_up.go_on(scope, session_id)
         session = await self._database.read(lambda conn: sessions.get(conn, scope, session_id))
         if session.ended_at is not None:
             now = self._now_ms()
             await self._database.tx(lambda conn: turns.reopen_session(conn, scope, session_id, now))
+
+
+def _transcript_of(payload: object) -> str | None:
+    """The file that the agent says it writes this session to."""
+    path = payload.get("transcript_path") if isinstance(payload, Mapping) else None
+    return path if isinstance(path, str) and 0 < len(path) <= LONGEST_PATH else None
 
 
 def _inputs(hook: HookPayload, scope: Scope, events: Sequence[AgentEvent]) -> Iterator[EventInput]:

@@ -18,6 +18,7 @@ from onlooker.domain.adapters.shape import TOOL_USE
 from onlooker.domain.errors import Unavailable
 from onlooker.domain.keys import digest
 from onlooker.domain.models import Principal, Project, Recorded, Scope
+from onlooker.domain.rollouts import RolloutReader, is_rollout
 from onlooker.domain.transcripts import TranscriptEvent, TranscriptReader
 from onlooker.services.accounts import DEFAULT_PROJECT, Accounts
 from onlooker.services.hooks import Places
@@ -26,7 +27,6 @@ from onlooker.storage import imports
 from onlooker.storage.database import Database
 from onlooker.storage.imports import ImportOffset
 
-PLATFORM = "claude-code"
 SUFFIX = ".jsonl"
 CHUNK_BYTES = 256 * 1024
 BATCH_BYTES = 4 * 1024 * 1024
@@ -91,22 +91,26 @@ class Importing:
         *,
         project: Project | None = None,
         generate: bool = True,
+        is_over: bool = False,
         on_read: Callable[[int], None] = lambda _bytes: None,
     ) -> Imported:
-        """Import what is new in a transcript, into the project, else into those that are named as its folders.
+        """Import what is new in a transcript, into the project, else into those that its folders are.
 
-        `on_read` is told of bytes as they are dealt with, those of an earlier import included. Cut off anywhere, the
-        next call goes on from what was stored. Raises `InvalidInput` for a file that is no transcript, `OSError`,
-        `Unavailable` when the database is busy for a minute, and what `Ingest.record_many` does.
+        A file that lately changed may go on: its last turn is left open, unless its session `is_over`. `on_read` is
+        told of bytes as they are dealt with, those of an earlier import included. Cut off anywhere, the next call goes
+        on from what was stored. Raises `InvalidInput` for a file that is no transcript, `OSError`, `Unavailable` when
+        the database is busy for a minute, and what `Ingest.record_many` does.
         """
         scope, path_hash = await self._place(principal, path, project)
         known = await self._database.read(lambda conn: imports.get_offset(conn, scope, path_hash))
         count = Imported(files=1)
         with await asyncio.to_thread(_Reading, path, known) as reading:
             on_read(reading.begun_at)
-            batches = reading.batches(self._now_ms())
+            batches = reading.batches(self._now_ms(), is_over=is_over)
             while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-                found = [await self._input(principal, project, path_hash, each) for each in batch.events]
+                found = [
+                    await self._input(principal, project, path_hash, reading.platform, each) for each in batch.events
+                ]
                 inputs = [each for each in found if each is not None]
                 count.excluded += len(found) - len(inputs)
                 for start in range(0, len(inputs), MOST_EVENTS):
@@ -117,6 +121,13 @@ class Importing:
             count.skipped = reading.reader.skipped
             count.rejected = reading.reader.rejected_count
         return count
+
+    async def catch_up(self, principal: Principal, path: Path, *, is_over: bool) -> int:
+        """Import what is new in a transcript of a session whose hooks are known; how many events that were.
+
+        Raises as `import_transcript` does.
+        """
+        return (await self.import_transcript(principal, path, is_over=is_over)).stored
 
     async def _place(self, principal: Principal, path: Path, project: Project | None) -> tuple[Scope, str]:
         """Where the file's offset is kept: one for each project that was asked for, and one for its folders' own."""
@@ -129,7 +140,7 @@ class Importing:
         return Scope(default.team_id, default.id), digest("transcript", name)
 
     async def _input(
-        self, principal: Principal, project: Project | None, path_hash: str, found: "_Found"
+        self, principal: Principal, project: Project | None, path_hash: str, platform: str, found: "_Found"
     ) -> EventInput | None:
         """The event as `Ingest` takes it, named by its line where nothing else names it; None in an excluded folder."""
         event, line_id = found.read.event, found.read.line_id
@@ -149,7 +160,7 @@ class Importing:
             payload=event.payload,
             content_session_id=event.content_session_id,
             source_event_id=None if keyed_by_use else digest("transcript", event.event_type, *line),
-            platform_source=PLATFORM,
+            platform_source=platform,
             agent_id=event.agent_id,
             agent_type=event.agent_type,
             origin="transcript",
@@ -216,8 +227,14 @@ class _Reading:
         self._changed_at = int(status.st_mtime * 1000)
         is_same = known is not None and status.st_size >= known.byte_offset and self._is_of_this_file(known.fingerprint)
         self.begun_at = known.byte_offset if known is not None and is_same else 0
+        self.platform = "codex" if is_rollout(self._head) else "claude-code"
+        self.reader: TranscriptReader | RolloutReader
+        if self.platform == "codex":
+            self._file.seek(0)
+            self.reader = RolloutReader(self.begun_at, self._file.readline() if self.begun_at else b"")
+        else:
+            self.reader = TranscriptReader(self.begun_at)
         self._file.seek(self.begun_at)
-        self.reader = TranscriptReader(self.begun_at)
         self._cwd: str | None = None
         self._occurred_at = 0
 
@@ -227,7 +244,7 @@ class _Reading:
     def __exit__(self, *_error: object) -> None:
         self._file.close()
 
-    def batches(self, now: int) -> Iterator[_Batch]:
+    def batches(self, now: int, *, is_over: bool = False) -> Iterator[_Batch]:
         """The rest of the file. An open last turn is closed unless the session may go on at this time."""
         events: list[_Found] = []
         bytes_read = 0
@@ -237,7 +254,7 @@ class _Reading:
             if len(events) >= MOST_EVENTS or bytes_read >= BATCH_BYTES:
                 yield _Batch(events, self._offset(), bytes_read)
                 events, bytes_read = [], 0
-        if now - min(self._changed_at, self._occurred_at) >= SETTLED_AFTER_MS:
+        if is_over or now - min(self._changed_at, self._occurred_at) >= SETTLED_AFTER_MS:
             events += map(self._placed, self.reader.finish())
         if events or bytes_read:
             yield _Batch(events, self._offset(), bytes_read)
