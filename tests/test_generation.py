@@ -14,7 +14,18 @@ from onlooker.domain.batching import GenerationPolicy
 from onlooker.domain.errors import Busy, Exhausted, TooLong, Unreadable
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.lanes import LaneState
-from onlooker.domain.models import Draft, Event, Job, NewEvent, Observation, ObservationKind, Principal, Scope, Usage
+from onlooker.domain.models import (
+    Draft,
+    Event,
+    Job,
+    NewEvent,
+    Observation,
+    ObservationKind,
+    Principal,
+    Scope,
+    SearchFilter,
+    Usage,
+)
 from onlooker.domain.spending import Cap, DefaultCaps, Period, Price, day_of
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
@@ -25,6 +36,7 @@ from onlooker.services.outbox import Outbox
 from onlooker.services.usage import Spending
 from onlooker.storage import accounts, jobs, observations, spending
 from onlooker.storage.database import Connection, Database
+from onlooker.storage.search import search
 from onlooker.storage.tables import observation_generation_job_events
 from onlooker.worker import Worker
 from waiting import wait_until
@@ -299,6 +311,10 @@ async def test_a_note_may_replace_one_that_the_model_was_shown_and_no_other(data
         await it.finish(first, second)
     (old, _), (new, _) = await notes_of(database, first)
     assert (old.superseded_by, new.superseded_by) == (new.id, None)
+    kept, every = SearchFilter(), SearchFilter(superseded=True)
+    for wanted, found in ((kept, [new.id]), (every, [new.id, old.id])):
+        hits = await database.read(lambda conn: search(conn, scope, "about", wanted, limit=9))  # noqa: B023 - awaited
+        assert [hit for hit, _ in hits if hit in {old.id, new.id}] == found
     assert (await notes_of(database, foreign))[0][0].superseded_by is None
 
 

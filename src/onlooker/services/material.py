@@ -75,7 +75,9 @@ def load_material(conn: Connection, taken: Taken, *, sparing: bool) -> Material:
     if head.source_type == "turn":
         found = events.events_of_turn(conn, head.scope, head.source_id)
     elif head.source_type == "session":
-        found = events.events_of_session(conn, head.scope, head.session_id or head.source_id)
+        of_session = head.session_id or head.source_id
+        spoken = events.latest_of_types(conn, head.scope, of_session, TOLD_IN_SUMMARIES) if sparing and said else ()
+        found = spoken or events.events_of_session(conn, head.scope, of_session)
     elif head.kind is JobKind.EVENT_BATCH:
         found = events.events_of_batch(conn, head.scope, head.source_id)
     else:

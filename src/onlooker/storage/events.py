@@ -1,6 +1,6 @@
 """Events: how they are read. `recording` has how they are written."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import bindparam, select
 
@@ -37,6 +37,13 @@ _OF_SESSION = (
         EVENTS.c.seq <= bindparam("until"),
     )
     .order_by(EVENTS.c.seq)
+    .limit(bindparam("most"))
+)
+
+_SPOKEN = (
+    select(*COLUMNS)
+    .where(*IS_OWNED, EVENTS.c.session_id == bindparam("of_session"), dialect.among(EVENTS.c.event_type, "of_types"))
+    .order_by(EVENTS.c.seq.desc())
     .limit(bindparam("most"))
 )
 
@@ -91,6 +98,14 @@ def events_of_session(
     """A session's events in order, from behind `after_seq` up to `until_seq`; page on with the last one's `seq`."""
     values = {"of_session": session_id, "after": after_seq, "until": until_seq, "most": limit}
     return [Event._make(row) for row in conn.execute(_OF_SESSION, {**owner(scope), **values})]
+
+
+def latest_of_types(
+    conn: Connection, scope: Scope, session_id: str, types: Collection[str], *, limit: int = PAGE
+) -> list[Event]:
+    """The last `limit` events of a session that are of these types, in order."""
+    values = {**owner(scope), "of_session": session_id, "of_types": sorted(types), "most": limit}
+    return [Event(*row) for row in reversed(conn.execute(_SPOKEN, values).all())]
 
 
 def job_of_event(conn: Connection, scope: Scope, event: Event) -> Job | None:

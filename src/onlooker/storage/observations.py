@@ -162,7 +162,10 @@ def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *,
     """
     search.set_superseded(conn, scope, [each for each in observation_ids if each != by_id])
     given = {**owner(scope), "of_ids": list(observation_ids), "by_id": by_id, "at": now}
-    return conn.execute(_SUPERSEDE, given).rowcount
+    marked = conn.execute(_SUPERSEDE, given).rowcount
+    if marked:
+        search.set_superseded(conn, scope, [each for each in observation_ids if each != by_id])
+    return marked
 
 
 def add_sources(conn: Connection, scope: Scope, sources: Iterable[tuple[str, Sequence[NewSource]]], now: int) -> None:
