@@ -9,6 +9,7 @@ QUICK = (
     ("server.py",),
     ("server.py", "--postgres"),
     ("server.py", "--postgres", "--redis"),
+    ("hooks.py",),
     ("queues.py", "--quick"),
     ("redis_queues.py", "--quick"),
     ("end_to_end.py",),

@@ -320,7 +320,9 @@ def _exchange(
     if scheme not in ("http", "https") or not authority:
         raise ValueError(url)
     host, port = _host_and_port(authority, 443 if scheme == "https" else 80)
-    family, kind, protocol, _, address = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)[0]
+    # As bytes: a text would first load the codec for names in other alphabets, which takes as long as all the rest.
+    name = host.encode("ascii" if host.isascii() else "idna")
+    family, kind, protocol, _, address = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM)[0]
     connection = _socket.socket(family, kind, protocol)
     connection.settimeout(within_s)
     connection.connect(address)
