@@ -344,7 +344,8 @@ class TestSummaries:
 
 PIECES = (
     "<observation>", "</observation>", "<observation type='bugfix'>", "<title>", "</title>", "<facts>", "<fact>",
-    "</facts>", "<summary>", "</summary>", "<skip_summary/>", "```json\n", "```", "{", "}", "[", "]", '"observations"', ":", ",",
+    "</facts>", "<summary>", "</summary>", "<skip_summary/>", "```json\n", "```", "{", "}", "[", "]", ":", ",",
+    '"observations"',
     '"title"', '"x"', "<", ">", "&lt;", "\n", " ", "text", "0", "null", "<event index='0'>",
 )  # fmt: skip
 

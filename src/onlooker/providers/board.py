@@ -10,7 +10,7 @@ from collections.abc import Callable
 from onlooker.domain.errors import StorageUnavailable
 from onlooker.domain.lanes import LaneState
 from onlooker.storage import provider_lanes
-from onlooker.storage.database import Database
+from onlooker.storage.database import Connection, Database
 from onlooker.telemetry import log
 
 LOOK_S = 1.0
@@ -37,21 +37,23 @@ class Board:
 
     async def post(self, posted: LaneState) -> None:
         """Tell all processes why a lane is closed, and until when."""
-        self._known[posted.provider, posted.endpoint] = posted
         log.warning(
             "provider is not called", provider=posted.provider, condition=str(posted.condition), reason=posted.reason
         )
-        try:
-            await self._database.tx(lambda conn: provider_lanes.post(conn, posted))
-        except StorageUnavailable as error:
-            log.warning("other processes do not know of it", reason=str(error))
+        async with self._looking:  # a look that began before would forget it
+            self._known[posted.provider, posted.endpoint] = posted
+            await self._write(lambda conn: provider_lanes.post(conn, posted))
 
     async def clear(self, provider: str, endpoint: str) -> None:
         """Tell all processes that a lane is open."""
-        self._known.pop((provider, endpoint), None)
         log.info("provider is called again", provider=provider)
+        async with self._looking:
+            self._known.pop((provider, endpoint), None)
+            await self._write(lambda conn: provider_lanes.clear(conn, provider, endpoint))
+
+    async def _write(self, work: Callable[[Connection], object]) -> None:
         try:
-            await self._database.tx(lambda conn: provider_lanes.clear(conn, provider, endpoint))
+            await self._database.tx(work)
         except StorageUnavailable as error:
             log.warning("other processes do not know of it", reason=str(error))
 

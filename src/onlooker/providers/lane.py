@@ -160,10 +160,6 @@ class Lane:
         """Return when the lane opens next."""
         await self._opened.wait()
 
-    def admits(self) -> bool:
-        """Whether a call would get its turn now or soon, without an error."""
-        return self._closed is None or (self._closed.until <= self._clock() and not self._trial_running)
-
     @property
     def state(self) -> LaneState:
         """How the lane is."""
@@ -203,27 +199,31 @@ class Lane:
         return cooling_s * (0.75 + self._jitter() / 2)
 
     async def _take_slot(self, *, is_trial: bool) -> None:
-        while self._running >= (1 if is_trial else self._allowed) and not is_trial:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake()
-                raise
-            if self._closed is not None:
-                raise self._refusal(self._closed)
-        self._running += 1
+        """Count this call among the running ones, when it is its turn."""
+        if is_trial or (self._running < self._allowed and not self._waiting):
+            self._running += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._running -= 1  # it was its turn in the very moment in which nobody wanted it any more
+                self._wake()
+            raise
 
     def _wake(self) -> None:
-        """Let waiters through, as many as there is room for; all of them when the lane is closed, to be refused."""
-        room = len(self._waiting) if self._closed is not None else self._allowed - self._running
-        while room > 0 and self._waiting:
+        """Give turns to those that wait, as many as there is room for; when the lane is closed, refuse them all."""
+        while self._waiting and (self._closed is not None or self._running < self._allowed):
             turn = self._waiting.popleft()
-            if not turn.done():
+            if turn.done():
+                continue
+            if self._closed is not None:
+                turn.set_exception(self._refusal(self._closed))
+            else:
+                self._running += 1
                 turn.set_result(None)
-                room -= 1
 
     async def _close(self, condition: LaneCondition, for_s: float, reason: str, *, tell: bool = True) -> None:
         """Close the lane, or keep it closed for longer. A pause never shortens what closes it for longer."""
