@@ -20,10 +20,6 @@ LEAST_BUDGET, MOST_BUDGET = 100, 20_000
 
 LATEST = 400
 MOST_OF_SESSION = 300
-WEIGHTY = frozenset(
-    {ObservationKind.DECISION, ObservationKind.SECURITY_ALERT, ObservationKind.SECURITY_NOTE, ObservationKind.MANUAL}
-)
-"""Kinds that matter long after they were written."""
 GOTCHAS = frozenset({"gotcha", "trade-off"})
 """Concepts that do."""
 MOST_WEIGHTY = 40
@@ -74,7 +70,7 @@ class SessionContexts:
 
         def work(conn: Connection) -> SessionContext:
             latest = digest.latest_notes(conn, scope, limit=LATEST)
-            weighty = digest.latest_notes(conn, scope, limit=MOST_WEIGHTY, kinds=WEIGHTY)
+            weighty = digest.weighty_notes(conn, scope, limit=MOST_WEIGHTY)
             return _fitted(_parts_of_project(latest, weighty), accounts.project_name(conn, scope), budget)
 
         return await self._database.read(work)

@@ -383,6 +383,9 @@ observation_generation_job_events = Table(
 )
 """What happened to a job, in order: queued, taken, retried, held, completed, failed, cancelled."""
 
+IS_WEIGHTY = text("kind IN ('decision', 'manual', 'security_alert', 'security_note')")
+"""Kinds that matter long after they were written; written out, as the index that is made by it is."""
+
 observations = Table(
     "observations",
     metadata,
@@ -417,6 +420,13 @@ observations = Table(
     ForeignKeyConstraint(["session_id", "project_id"], ["server_sessions.id", "server_sessions.project_id"]),
     owned_by_project(),
     Index(None, "team_id", "project_id", "occurred_at"),
+    Index(
+        "ix_observations_weighty",
+        "team_id",
+        "project_id",
+        "occurred_at",
+        info=where(IS_WEIGHTY.text),
+    ),
     Index(None, "session_id", "occurred_at"),
     Index(None, "created_by_job_id"),
 )
