@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 from onlooker.domain.errors import BadSettings, Busy
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_BODY = 8 * 1024 * 1024
 """An answer of so many bytes is none."""
+
+CONNECTIONS_OF_A_POOL = 8
+"""httpx looks at every connection of a pool for each other one of them, at each request: with 50 in one pool that took
+as long as all else that a call costs us."""
 
 _OWN_MACHINE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 """Not asked through a proxy."""
@@ -37,16 +42,19 @@ class HttpClient:
     def __init__(self, *, connections: int, ca_file: str = "") -> None:
         self._connections = connections
         self._ca_file = ca_file
-        self._client: httpx.AsyncClient | None = None
+        self._pools: list[_Pool] = []
 
     async def post(self, url: str, headers: Mapping[str, str], content: bytes, timeout_s: float) -> Response:
         """Raises `Busy` when no whole answer comes, `BadSettings` for a URL that cannot be asked."""
         import httpx
 
-        client = self._open()
+        pool = min(self._open(), key=lambda each: each.running)
+        pool.running += 1
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         try:
-            async with client.stream("POST", url, headers=dict(headers), content=content, timeout=timeout) as response:
+            async with pool.client.stream(
+                "POST", url, headers=dict(headers), content=content, timeout=timeout
+            ) as response:
                 received = bytearray()
                 async for chunk in response.aiter_bytes():
                     received += chunk
@@ -59,24 +67,38 @@ class HttpClient:
             raise BadSettings(f"{endpoint_of(url)}: the base URL cannot be asked") from error
         except httpx.RequestError as error:
             raise Busy(f"{endpoint_of(url)}: {_said(error)}") from error
+        finally:
+            pool.running -= 1
 
     async def close(self) -> None:
         """Close its connections. Again: nothing."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        pools, self._pools = self._pools, []
+        for pool in pools:
+            await pool.client.aclose()
 
-    def _open(self) -> "httpx.AsyncClient":
-        if self._client is None:
+    def _open(self) -> "list[_Pool]":
+        if not self._pools:
             import httpx
 
-            self._client = httpx.AsyncClient(
-                verify=ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True,
-                limits=httpx.Limits(max_connections=self._connections, max_keepalive_connections=self._connections),
-                mounts=dict.fromkeys(_OWN_MACHINE),
-                headers={"content-type": "application/json", "accept": "application/json"},
+            verify = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
+            limits = httpx.Limits(
+                max_connections=CONNECTIONS_OF_A_POOL, max_keepalive_connections=CONNECTIONS_OF_A_POOL
             )
-        return self._client
+            headers = {"content-type": "application/json", "accept": "application/json"}
+            for _ in range(ceil(self._connections / CONNECTIONS_OF_A_POOL)):
+                client = httpx.AsyncClient(
+                    verify=verify, limits=limits, mounts=dict.fromkeys(_OWN_MACHINE), headers=headers
+                )
+                self._pools.append(_Pool(client))
+        return self._pools
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Some of the connections, and how many calls use them now."""
+
+    client: "httpx.AsyncClient"
+    running: int = 0
 
 
 def _said(error: BaseException) -> str:
