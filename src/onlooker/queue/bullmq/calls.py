@@ -133,7 +133,11 @@ class Calls:
         if confirming is not None:
             script, before = scripts().confirm_and_claim, (*_held(confirming), self.nonce(), self._retention_ms)
 
+        was_sent = False
+
         def ask(attempt: Attempt) -> Command:
+            nonlocal was_sent
+            was_sent = True
             return self._command(
                 script,
                 *before,
@@ -146,8 +150,9 @@ class Calls:
         try:
             told = await self.link.call(ask)
         except QueueUnavailable:
-            self._abandoned.append(f"{token}.")
-            self.has_claimed = True
+            if was_sent:
+                self._abandoned.append(f"{token}.")
+                self.has_claimed = True
             raise
         confirmed = bool(told[0]) if confirming is not None else False
         claims, next_ms = told[-2:]

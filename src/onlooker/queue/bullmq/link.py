@@ -171,21 +171,21 @@ class Link:
 
     async def call(self, ask: Ask) -> Any:
         """Ask until there is an answer. Raises `QueueUnavailable` within `CALL_TIMEOUT_S`."""
+        began_at = asyncio.get_running_loop().time()
         wire = self._wire
         if wire is None or not wire.is_open or self.closed:
-            return await self._call_patiently(ask, None)
+            return await self._call_patiently(ask, None, began_at)
         try:
             return await wire.send(ask(Attempt(wire.number, is_retry=False)))
         except (ConnectionLost, Refused) as error:
-            return await self._call_patiently(ask, error)
+            return await self._call_patiently(ask, error, began_at)
 
-    async def _call_patiently(self, ask: Ask, failure: Exception | None) -> Any:
-        """As `call`, after a first failure if there was one.
+    async def _call_patiently(self, ask: Ask, failure: Exception | None, began_at: float) -> Any:
+        """As `call`, which began then, after a first failure if there was one.
 
         What may have been done is asked again until the call's time is over; what was not done only once, and at once.
         """
         loop = asyncio.get_running_loop()
-        began_at = loop.time()
         may_be_done = was_tried = False
         while True:
             if failure is not None:
