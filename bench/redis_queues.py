@@ -2,8 +2,9 @@
 
     python bench/redis_queues.py [--quick] [--json FILE]
 
-Messages of about 1 kB, a Redis with AOF everysec, the two taking turns, each figure the median of the rounds. Then what
-has no twin: idle cost, many sessions, latency between two processes, depth.
+Messages of about 1 kB, a Redis with AOF everysec, the two taking turns, each figure the median of the rounds. CPU is
+that of the client and of Redis for each message, and says more than rates where other work shares the machine. Then
+what has no twin: idle cost, many sessions, latency between two processes, depth.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -45,6 +47,14 @@ def message(name: object) -> Message:
     return Message(f"evt_{name}", "event", "Edit", BODY)
 
 
+class Spent(NamedTuple):
+    """What some work took: seconds of time, of the client's CPU and of Redis'."""
+
+    took: float
+    client: float
+    redis: float
+
+
 async def timed(work: Awaitable[object]) -> float:
     began = time.perf_counter()
     await work
@@ -56,17 +66,18 @@ async def in_parallel(count: int, work: Callable[[int], Awaitable[None]]) -> Non
 
 
 class Twin:
-    """The Node script; `ask` has it measure something and gives the seconds it took."""
+    """The Node script; `ask` has it measure something and gives its seconds of time and of CPU."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def ask(self, what: str, **given: object) -> float:
+    def ask(self, what: str, **given: object) -> tuple[float, float]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"what": what, **given}) + "\n")
         self._process.stdin.flush()
-        return float(self._process.stdout.readline())
+        told = json.loads(self._process.stdout.readline())
+        return told["took"], told["cpu"]
 
 
 @contextmanager
@@ -82,6 +93,37 @@ def running_twin(url: str) -> Iterator[Twin]:
         yield Twin(process)
     finally:
         process.communicate(timeout=60)
+
+
+async def enqueue_all(queue: BullmqQueue, sessions: int, producers: int, count: int) -> tuple[float, float]:
+    """Seconds of time and of our CPU to enqueue so many messages, each call awaited before its producer's next."""
+    lanes = [Lane.session(f"s-{number}") for number in range(sessions)]
+
+    async def produce(producer: int) -> None:
+        for number in range(producer, count, producers):
+            assert await queue.enqueue(lanes[number % sessions], message(number))
+
+    cpu = time.process_time()
+    took = await timed(in_parallel(producers, produce))
+    return took, time.process_time() - cpu
+
+
+async def drain_all(queue: BullmqQueue, consumers: int, count: int) -> tuple[float, float]:
+    """Seconds of time and of our CPU to claim and confirm them as the worker does."""
+    served = 0
+
+    async def consume(_consumer: int) -> None:
+        nonlocal served
+        claim = await queue.claim(wait_s=0)
+        while claim is not None:
+            served += 1
+            confirmed, claim = await queue.confirm_and_claim(claim, wait_s=0)
+            assert confirmed
+
+    cpu = time.process_time()
+    took = await timed(in_parallel(consumers, consume))
+    assert served == count, served
+    return took, time.process_time() - cpu
 
 
 class Bench:
@@ -113,56 +155,47 @@ class Bench:
         async with Redis.from_url(self.url) as client:
             await client.flushall()
 
+    async def redis_cpu(self) -> float:
+        async with Redis.from_url(self.url) as client:
+            told = await client.info("cpu")
+        return float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
+
+    async def spent(self, work: Awaitable[tuple[float, float]]) -> Spent:
+        before = await self.redis_cpu()
+        took, client = await work
+        return Spent(took, client, await self.redis_cpu() - before)
+
     async def against(self, twin: Twin) -> None:
         """Enqueue, then claim and confirm; ours and the twin's in turns."""
-        rates: dict[tuple[str, str], list[float]] = defaultdict(list)
+        spent: dict[tuple[str, str], list[Spent]] = defaultdict(list)
+        counts: dict[str, int] = {}
         for number in range(2 if self.quick else ROUNDS):
             for sessions, workers in SHAPES:
                 count = (400 if self.quick else 2_000) * (2 if workers > 1 else 1)
                 shape = f"{sessions} session{'s' * (sessions > 1)}, {workers} at a time"
                 given = {"prefix": f"twin-{number}-{sessions}-{workers}", "sessions": sessions}
-                rates["twin", f"enqueue, {shape}"].append(
-                    count / await asyncio.to_thread(twin.ask, "enqueue", **given, producers=workers, count=count)
-                )
-                rates["twin", f"claim and confirm, {shape}"].append(
-                    count / await asyncio.to_thread(twin.ask, "drain", **given, consumers=workers)
-                )
+                enqueue, drain = f"enqueue, {shape}", f"claim and confirm, {shape}"
+                counts |= {enqueue: count, drain: count}
+                asked = asyncio.to_thread(twin.ask, "enqueue", **given, producers=workers, count=count)
+                spent["npm bullmq", enqueue].append(await self.spent(asked))
+                asked = asyncio.to_thread(twin.ask, "drain", **given, consumers=workers)
+                spent["npm bullmq", drain].append(await self.spent(asked))
                 await self.empty()
-                enqueued, drained = await self.ours(sessions, workers, count)
-                rates["ours", f"enqueue, {shape}"].append(count / enqueued)
-                rates["ours", f"claim and confirm, {shape}"].append(count / drained)
+                async with self.engine("ours") as queue:
+                    await queue.require_healthy()
+                    spent["ours", enqueue].append(await self.spent(enqueue_all(queue, sessions, workers, count)))
+                    spent["ours", drain].append(await self.spent(drain_all(queue, workers, count)))
                 await self.empty()
-        for what in dict.fromkeys(name for _, name in rates):
-            ours, theirs = statistics.median(rates["ours", what]), statistics.median(rates["twin", what])
-            self.note(f"{what}: ours", ours, "/s")
-            self.note(f"{what}: npm bullmq", theirs, "/s")
-            self.note(f"{what}: ratio", ours / theirs, "x")
-
-    async def ours(self, sessions: int, workers: int, count: int) -> tuple[float, float]:
-        """Seconds to enqueue so many, and to claim and confirm them as the worker does."""
-        lanes = [Lane.session(f"s-{number}") for number in range(sessions)]
-        async with self.engine("ours") as queue:
-
-            async def produce(worker: int) -> None:
-                for number in range(worker, count, workers):
-                    assert await queue.enqueue(lanes[number % sessions], message(number))
-
-            served = 0
-
-            async def consume(_worker: int) -> None:
-                nonlocal served
-                claim = await queue.claim(wait_s=0)
-                while claim is not None:
-                    served += 1
-                    confirmed, claim = await queue.confirm_and_claim(claim, wait_s=0)
-                    assert confirmed
-
-            await queue.require_healthy()
-            enqueued = await timed(in_parallel(workers, produce))
-            drained = await timed(in_parallel(workers, consume))
-            # With as many consumers as lanes a consumer may find none free and end before all is served.
-            assert served == count or sessions < workers, served
-            return enqueued, drained
+        for what, count in counts.items():
+            rates = {}
+            for whose in ("ours", "npm bullmq"):
+                rounds = spent[whose, what]
+                rates[whose] = count / statistics.median(each.took for each in rounds)
+                self.note(f"{what}: {whose}", rates[whose], "/s")
+                for part in ("client", "redis"):
+                    cpu = statistics.median(getattr(each, part) for each in rounds)
+                    self.note(f"{what}: {whose}, CPU of the {part}", cpu / count * 1e6, "us")
+            self.note(f"{what}: ratio", rates["ours"] / rates["npm bullmq"], "x")
 
     async def many_sessions(self) -> None:
         """The time of a message when each has a session of its own, against a hundred sessions; two processes."""

@@ -1,6 +1,7 @@
 // The reference's way with npm bullmq: one Queue and one Worker a session, a set of the sessions that are known, and
 // three calls to enqueue, four to claim and confirm. `node twin.cjs REDIS_URL`: each line on its standard input is a
-// measurement, answered by the seconds it took; queues, workers and their connections are made before the clock runs.
+// measurement, answered by the seconds it took and those of this process' CPU; queues, workers and their connections
+// are made before the clocks run.
 'use strict';
 
 const readline = require('node:readline');
@@ -41,9 +42,11 @@ async function claimAndConfirm({ queue, worker }, token) {
 }
 
 async function inParallel(count, work) {
-  const began = process.hrtime.bigint();
+  const [began, cpu] = [process.hrtime.bigint(), process.cpuUsage()];
   await Promise.all(Array.from({ length: count }, (_, number) => work(number)));
-  return Number(process.hrtime.bigint() - began) / 1e9;
+  const took = Number(process.hrtime.bigint() - began) / 1e9;
+  const { user, system } = process.cpuUsage(cpu);
+  return { took, cpu: (user + system) / 1e6 };
 }
 
 const measure = {
@@ -76,7 +79,7 @@ const measure = {
 async function main() {
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const { what, ...given } = JSON.parse(line);
-    process.stdout.write(`${await measure[what](given)}\n`);
+    process.stdout.write(`${JSON.stringify(await measure[what](given))}\n`);
   }
   connection.disconnect();
 }

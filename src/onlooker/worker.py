@@ -276,7 +276,10 @@ class Worker:
                 return
             sent = time.monotonic()
             try:
-                await asyncio.wait_for(self.generate.extend(run.taken), held_since + lease_s - sent)
+                extending = asyncio.create_task(self.generate.extend(run.taken))
+                # When the run ends meanwhile nobody asks for the outcome, which then is no defect.
+                extending.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                await asyncio.wait_for(extending, held_since + lease_s - sent)
             except ClaimLost:
                 return
             except (StorageUnavailable, TimeoutError):

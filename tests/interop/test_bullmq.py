@@ -247,6 +247,7 @@ async def test_an_add_to_a_sessions_lane_needs_a_second_call_of_node(
     await peer.queue(SESSION.name, "add", "event", {"number": 1}, {"jobId": "evt_1"})
     waiting = asyncio.create_task(queue.claim(wait_s=20))
     await peer.redis("ZADD", f"{store.prefix}:ready", 0, SESSION.name)
+    await peer.redis("ZADD", f"{store.prefix}:wake", 0, "0")
     claimed = await waiting
     assert claimed is not None
     assert (claimed.lane, claimed.message.id) == (SESSION, "evt_1")
