@@ -143,6 +143,42 @@ async def test_search_is_narrowed(either_site: Site) -> None:
         assert await ids(platformSource="elsewhere") == set()
 
 
+async def test_search_goes_over_several_projects_of_ones_own(site: Site, client: httpx.AsyncClient) -> None:
+    await add(client, site, content="cache here")
+    other = (await site.app.accounts.create_project(site.ours.principal, "other"))[0].id
+    await add(client, site, projectId=other, content="cache there")
+
+    async def found(*more: str) -> int:
+        body = {"projectId": site.ours.project_id, "query": "cache", "projectIds": list(more)}
+        answer = await client.post("/v1/search", json=body)
+        return len(answer.json()["observations"]) if answer.status_code == 200 else answer.status_code
+
+    assert await found() == 1
+    assert await found(other) == 2
+    assert await found(other, site.ours.project_id) == 2
+    assert await found(site.theirs.project_id) == 403
+
+
+async def test_search_comes_page_by_page_and_in_the_order_of_time(either_site: Site) -> None:
+    async with either_site.client(either_site.ours.key) as client:
+        for number in range(5):
+            text = " ".join(["cache"] * (1 + (number * 3) % 5))
+            await add(client, either_site, content=f"{text} {number}", occurredAtEpoch=NOW + number)
+
+        async def found(**given: Any) -> list[str]:
+            body = {"projectId": either_site.ours.project_id, "query": "cache", **given}
+            answer = await client.post("/v1/search", json=body)
+            assert answer.status_code == 200, answer.text
+            return [note["content"][-1] for note in answer.json()["observations"]]
+
+        everything = await found()
+        assert sorted(everything) == list("01234")
+        assert [*await found(limit=2), *await found(limit=2, offset=2), *await found(limit=2, offset=4)] == everything
+        assert await found(order="time") == list("43210")
+        assert await found(order="time", limit=2, offset=1) == list("32")
+        assert await found(offset=200) == []
+
+
 async def test_context_is_the_same_as_one_text(site: Site, client: httpx.AsyncClient) -> None:
     await add(client, site, content="flux one")
     await add(client, site, content="flux two")

@@ -21,9 +21,16 @@ LONGEST_NARRATIVE = 300
 @click.option("--project", help="Only in this project; without it, in all.")
 @click.option("--limit", type=click.IntRange(1, MOST), default=10, show_default=True, help="How many to show.")
 @click.option("--kind", "kinds", multiple=True, help="Only of this kind (bugfix, decision, …); may be repeated.")
-@click.option("--file", help="Only about this file.")
+@click.option("--file", help="Only about this file, or files whose path ends so.")
+@click.option(
+    "--concept", "concepts", multiple=True, help="Only with this concept (gotcha, pattern, …); may be repeated."
+)
+@click.option("--session", help="Only of the session with this id.")
+@click.option("--platform", help="Only from this agent (claude-code, cursor, …).")
 @click.option("--since", type=TimeOf(), help="Only what happened at or after this day or time (2026-03-31).")
 @click.option("--until", type=TimeOf(), help="Only what happened at or before this day or time.")
+@click.option("--superseded", is_flag=True, help="With those that a later one replaced, after all others.")
+@click.option("--newest", is_flag=True, help="The latest first, of the hundred that fit best.")
 @json_option
 def search(
     *,
@@ -32,31 +39,49 @@ def search(
     limit: int,
     kinds: tuple[str, ...],
     file: str | None,
+    concepts: tuple[str, ...],
+    session: str | None,
+    platform: str | None,
     since: int | None,
     until: int | None,
+    superseded: bool,
+    newest: bool,
     as_json: bool,
 ) -> None:
-    """Find observations; the best come first. Works with the server up or down."""
+    """Find observations; the best come first. Works with the server up or down.
+
+    A "quoted phrase" must be in what is found, a -word must not; write -- before a query that begins with a dash.
+    """
     import msgspec
 
     from onlooker.cli.local import open_local, run, scope_of
-    from onlooker.domain.models import ObservationKind, SearchFilter
+    from onlooker.domain.models import ObservationKind, SearchFilter, SearchOrder
     from onlooker.http.schemas import ObservationsView, ObservationView
 
     unknown = set(kinds) - set(ObservationKind)
     if unknown:
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: not one of {', '.join(ObservationKind)}.")
-    wanted = SearchFilter(frozenset(map(ObservationKind, kinds)), None, file, since, until)
+    wanted = SearchFilter(
+        kinds=frozenset(map(ObservationKind, kinds)),
+        platform_source=platform,
+        file=file,
+        since=since,
+        until=until,
+        session_id=session,
+        concepts=frozenset(concepts),
+        superseded=superseded,
+    )
+    order = SearchOrder.TIME if newest else SearchOrder.RELEVANCE
 
     async def show() -> None:
         async with open_local() as local:
             places = await local.projects(project)
-            hits = [
-                hit
-                for place in places
-                for hit in await local.app.recall.search(scope_of(place), " ".join(query), wanted, limit=limit)
-            ]
-            best = sorted(hits, key=lambda hit: -hit.score)[:limit]
+            scopes = [scope_of(place) for place in places]
+            best = []
+            if scopes:
+                best = await local.app.recall.search(
+                    scopes[0], " ".join(query), wanted, limit=limit, order=order, also=scopes[1:]
+                )
             names = {place.id: place.name for place in places}
         if as_json:
             views = [ObservationView.of(hit.observation, score=hit.score) for hit in best]
