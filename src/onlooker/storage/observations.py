@@ -160,7 +160,6 @@ def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *,
 
     None of them is removed. They are found only where a search asks for what is superseded, and last.
     """
-    search.set_superseded(conn, scope, [each for each in observation_ids if each != by_id])
     given = {**owner(scope), "of_ids": list(observation_ids), "by_id": by_id, "at": now}
     marked = conn.execute(_SUPERSEDE, given).rowcount
     if marked:
