@@ -10,6 +10,7 @@ from protocol.state import (
     LIVE,
     PROCESSING,
     Due,
+    Held,
     Kind,
     Move,
     Scenario,
@@ -83,11 +84,13 @@ def _in_order(scenario: Scenario, job: int) -> bool:
 def asleep(state: State, rows: tuple[tuple[int, ...], ...]) -> bool:
     """For a state in which the program has no move: whether work lies there that needs the sweep to be woken.
 
-    After a crash, a pause or a loss that is what the sweep is for. A back-off has its timer.
+    After a crash, a pause or a loss that is what the sweep is for. A back-off and a debounce have their timers.
     """
     if state.disturbed:
         return False
-    for lane in rows:
+    for lane, messages in zip(rows, state.lanes, strict=True):
+        if messages and messages[0].held is Held.SETTLING:
+            continue
         head = next((state.jobs[job] for job in lane if state.jobs[job].status in LIVE), None)
         if head is not None and (head.status == PROCESSING or head.due is Due.NOW):
             return True

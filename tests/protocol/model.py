@@ -14,7 +14,8 @@ here                        in the code
 ingested, `posts`           `services/ingest.py`: the transaction; the message that is still to be published
 `_ring`                     `services/outbox.py: Outbox.publish`, for first messages and rings alike
 `_claim`                    `worker.py: Worker._claim`
-`_take`: `_look`, `_run`    `storage/jobs.py: take`, one transaction (R2, R3, R4, R6, R9)
+`_take`: `_look`, `_run`    `storage/taking.py: take`, one transaction (R2, R3, R4, R6, R9)
+`_may_grow`                 `domain/batching.py: choose_run`, which may wait for more of a turn
 `_call`, `_renew`           `services/generate.py: Generate.run` and `extend`, watched by `worker.py: Worker._run`
 `_store`                    `storage/jobs.py: complete`, with the observations in the same transaction
 `_fail`                     `storage/jobs.py: fail`: back-off or dead letter; `hold` for an outage
@@ -36,7 +37,8 @@ lease, a delay, the sweep) may be over at any moment and in any order, which cov
 token is named by its worker: a row is held by a worker's present run, by one that is gone (`GONE`) or by nobody. A
 message that was never sent, was lost or is finished is absent, since a ring replaces a finished one. The sweep is one
 step, as it starts over when it is interrupted. Whoever has used an attempt is taken singly. A back-off whose message
-was used up meanwhile, for an older job that came back, ends at the sweep.
+was used up meanwhile, for an older job that came back, ends at the sweep. An outage holds the head of a run alone,
+as the others are behind it. Where a run may still grow, taking it and waiting for more are both open.
 
 Not here: the numbers themselves, how often an unchanged head is rung, the epoch that tells a lost queue at once, and
 token budgets. They decide when things happen, not what may.

@@ -52,15 +52,21 @@ class Job(NamedTuple):
 
 
 class Held(StrEnum):
-    """Where a message stands: served next, delayed by a recheck (5 s) or a back-off, or claimed."""
+    """Where a message stands: served next, delayed by a recheck (5 s), a debounce or a back-off, or claimed."""
 
     WAITING = "waiting"
     RECHECK = "recheck"
+    SETTLING = "settling"
     BACKOFF = "back-off"
     CLAIMED = "claimed"
 
 
-DELAYS = {Held.WAITING: "at once", Held.RECHECK: "for 5 s", Held.BACKOFF: "for the back-off"}
+DELAYS = {
+    Held.WAITING: "at once",
+    Held.RECHECK: "for 5 s",
+    Held.SETTLING: "for the debounce",
+    Held.BACKOFF: "for the back-off",
+}
 
 
 class Message(NamedTuple):

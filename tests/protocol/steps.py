@@ -125,6 +125,10 @@ class WorkerSteps(Store):
             text = f"takes {self.scenario.names(run)}"
             yield Move(Edge.PROGRAM, who, text, self._go(state, who, calling, taken))
             yield from self._unanswered(state, who, worker, Step.TAKE, taken)
+            if self._may_grow(jobs, run):
+                settling = worker._replace(step=Step.RELEASE, note=Held.SETTLING)
+                text = f"waits for more events behind {self.scenario.names(run)}"
+                yield Move(Edge.PROGRAM, who, text, self._go(state, who, settling, jobs))
 
     def _take_seen(self, state: State, who: int, worker: Worker) -> Iterator[Move]:
         rows = [state.jobs[job] for job in worker.run]
@@ -208,7 +212,7 @@ class WorkerSteps(Store):
         final = worker.note == DEAD and not (rest and self.rules.r6_joint_end)
         for job in owned:
             back = rows[job]._replace(status=QUEUED, holder=NOBODY, over=False)
-            if worker.note == OUTAGE:
+            if worker.note == OUTAGE and job == head:
                 rows[job] = back._replace(attempts=back.attempts - 1, due=Due.LATER)
             elif job != head:
                 rows[job] = back._replace(attempts=back.attempts - 1)

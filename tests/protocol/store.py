@@ -53,7 +53,7 @@ class Store:
         if self.rules.r8_pull:
             lane = tuple(
                 message._replace(held=Held.WAITING)
-                if message.held in (Held.RECHECK, Held.BACKOFF) and (place == 0 or message.job == job)
+                if message.held in (Held.RECHECK, Held.SETTLING, Held.BACKOFF) and (place == 0 or message.job == job)
                 else message
                 for place, message in enumerate(lane)
             )
@@ -151,6 +151,12 @@ class Store:
                 elif rules.r6_contiguous:
                     break
         return tuple(run)
+
+    def _may_grow(self, jobs: Jobs, run: tuple[int, ...]) -> bool:
+        """Whether more events of the session may still join a run: then its policy may wait for them."""
+        first, behind = run[0], [job for job in self.rows[self.lane_of[run[0]]] if job > run[-1]]
+        fresh = self.scenario.kinds[first] is Kind.EVENT and jobs[first].attempts == 0
+        return self.scenario.batches and fresh and all(jobs[job].status not in LIVE for job in behind)
 
     def _taken(self, jobs: Jobs, run: tuple[int, ...], who: int) -> Jobs:
         return tuple(

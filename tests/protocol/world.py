@@ -121,6 +121,8 @@ class World(Store):
                 text = f"the claim of the message of {name} is over"
             elif message.held is Held.RECHECK:
                 text = f"the message of {name} has waited its 5 s"
+            elif message.held is Held.SETTLING:
+                text = f"the message of {name} has waited its debounce"
             else:
                 continue
             waiting = message._replace(held=Held.WAITING, holder=NOBODY)
