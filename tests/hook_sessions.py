@@ -39,6 +39,7 @@ class Hooks:
 
     home: Path
     failed: list[str] = field(default_factory=list)
+    done: list[tuple[int, int]] = field(default_factory=list)
 
     def run(self, session: int, number: int) -> None:
         ran = subprocess.run(
@@ -50,6 +51,7 @@ class Hooks:
         )
         if ran.returncode or ran.stdout or ran.stderr:
             self.failed.append(f"{session}-{number}: {ran}")
+        self.done.append((session, number))
 
     def run_sessions(self, sessions: int, each: Iterable[int], meanwhile: Callable[[], object]) -> None:
         """Every session's hooks in order, all sessions at a time; and something else beside them."""
