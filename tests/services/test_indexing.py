@@ -298,6 +298,49 @@ async def test_vectors_are_pgvectors_own_where_it_is(database: Database) -> None
     assert has == is_there
 
 
+async def test_without_pgvector_vectors_are_bytes_and_compared_here(database: Database, tmp_path: Path) -> None:
+    def forget_pgvector(conn: Connection) -> None:
+        if conn.dialect.name != "sqlite":
+            conn.exec_driver_sql("ALTER TABLE search_vectors DROP COLUMN vector")
+            conn.exec_driver_sql("ALTER TABLE search_vectors ADD COLUMN vector BYTEA NOT NULL")
+
+    await database.tx(forget_pgvector)
+    async with rig(database, tmp_path) as it:
+        await it.note("the automobile", "dinner")
+        await it.work_until_embedded(2)
+        assert not await database.read(vectors.has_pgvector)
+        assert (await it.find("vehicle"))[0] == "the automobile"
+        await it.note("the wagen")
+        await it.work_until_embedded(3)
+        assert set((await it.find("vehicle"))[:2]) == {"the automobile", "the wagen"}
+
+
+async def test_a_worker_without_the_embedder_leaves_its_jobs_to_others(database: Database, tmp_path: Path) -> None:
+    async with rig(database, tmp_path) as it:
+        await it.note("the automobile")
+        await it.indexing.embed_new_notes()
+        await it.indexing.reindex(OPERATOR, [it.scope])
+        bare = Indexing(database, it.worker.outbox, None, new_id=new_id, now_ms=now_ms)
+        [job] = await embed_jobs(it)
+        for chore in (bare.embed, bare.reindex_project):
+            with pytest.raises(Busy):
+                await chore(job)
+        assert await it.embedded() == 0
+
+
+async def test_a_reindexing_for_another_model_takes_the_place_of_one_that_goes_on(
+    database: Database, tmp_path: Path
+) -> None:
+    async with rig(database, tmp_path) as it:
+        await it.note("the automobile")
+        assert [await it.indexing.reindex(OPERATOR, [it.scope]) for _ in range(2)] == [1, 0]
+        scope = it.scope
+    async with rig(database, tmp_path, scope=scope, embedder=ThemeEmbedder("other")) as it:
+        assert await it.indexing.reindex(OPERATOR, [scope]) == 1
+        assert (await it.reindex()).model == "other/4"
+        assert await it.find("vehicle") == ["the automobile"]
+
+
 async def test_a_large_project_gets_an_index_of_its_own_where_pgvector_is(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from onlooker.domain.errors import InvalidInput, ProviderError, StorageUnavailable
+from onlooker.domain.errors import Busy, InvalidInput, ProviderError, StorageUnavailable
 from onlooker.domain.jobs import MAX_ATTEMPTS, JobKind
 from onlooker.domain.models import Job, Principal, Scope
 from onlooker.providers.embedders.contract import Embedder
@@ -29,6 +29,8 @@ NOTES_A_PAGE = 25
 """Few enough that no transaction of a reindexing is in the way of a client's."""
 
 LONGEST_REST_S = 1.0
+ANOTHER_WORKER_S = 30.0
+"""How long a job is left to others that this worker's settings do not fit."""
 
 
 class Indexing:
@@ -93,7 +95,7 @@ class Indexing:
         """
         if not scopes:
             raise InvalidInput("there is no project to reindex")
-        model = "" if self._embedder is None else await self._embedder.model()
+        model = await self._model()
         now = self._now_ms()
 
         def work(conn: Connection) -> tuple[int, list[Job]]:
@@ -113,6 +115,9 @@ class Indexing:
         """How far the last reindexing of a project is; None where there was none."""
         return await self._database.read(lambda conn: reindexing.progress(conn, scope))
 
+    async def _model(self) -> str:
+        return "" if self._embedder is None else await self._embedder.model()
+
     def _new_jobs(self, conn: Connection, scopes: Sequence[Scope], kind: JobKind) -> list[Job]:
         """A queued job for each of these projects that has none of the kind."""
         made = []
@@ -131,7 +136,7 @@ class Indexing:
     async def embed(self, job: Job) -> bool:
         """Give the project's new notes their vectors; see `Chore`."""
         if self._embedder is None:
-            return True
+            raise Busy("this worker has no embedder", retry_after_s=ANOTHER_WORKER_S)
         scope = Scope(job.team_id, job.project_id)
         model = await self._embedder.model()
         while not self._stop.is_set():
@@ -151,6 +156,9 @@ class Indexing:
     async def reindex_project(self, job: Job) -> bool:
         """Make the terms, and where they are missing the vectors, of the project's notes anew; see `Chore`."""
         scope = Scope(job.team_id, job.project_id)
+        progress = await self.progress(scope)
+        if progress is not None and progress.model != await self._model():
+            raise Busy("this worker has another embedder", retry_after_s=ANOTHER_WORKER_S)
         while not self._stop.is_set():
             page = await self._database.read(partial(reindexing.next_page, scope=scope, limit=NOTES_A_PAGE))
             if page is None:

@@ -43,10 +43,10 @@ class Page:
 
 
 def begin(conn: Connection, scope: Scope, model: str, now: int) -> bool:
-    """Begin anew with the notes that are there now; False where one goes on already, which is left alone."""
+    """Begin anew with the notes that are there now; False where one with this model goes on already."""
     dialect.lock_keys(conn, [f"reindex:{scope.project_id}"])
     owned = belongs(REINDEXING, scope)
-    going_on = select(REINDEXING.c.model).where(*owned, REINDEXING.c.finished_at.is_(None))
+    going_on = select(REINDEXING.c.model).where(*owned, REINDEXING.c.finished_at.is_(None), REINDEXING.c.model == model)
     if conn.execute(going_on).one_or_none() is not None:
         return False
     notes = select(func.count(), func.max(OBSERVATIONS.c.id)).where(*belongs(OBSERVATIONS, scope), SEARCHABLE)
