@@ -43,6 +43,9 @@ EVERY_S = 2.5
 BEGUN_WITHIN_S = 120.0
 SETTLED_WITHIN_S = 180.0
 STOPPED_WITHIN_S = 40.0
+STOPPED = {0, -signal.SIGTERM}
+"""How a process ends that is asked to: well, or by the signal itself where it had not begun yet."""
+
 CLOSED_WITHIN_S = 5.0
 LOST_COMMITS = 0.05
 LONGEST_CALL_MS = 50
@@ -243,8 +246,7 @@ class Chaos:
                 assert time.monotonic() < give_up_at, f"{place.name} does not stop:\n{place.log[-4000:]}"
                 self._plan(self._elapsed_s() + 0.2, start_again)
                 return
-            # One that is asked to stop before it has begun ends by the signal itself.
-            assert process.returncode in ({-how} if how is signal.SIGKILL else {0, -how}), place.obituary
+            assert process.returncode in ({-how} if how is signal.SIGKILL else STOPPED), place.obituary
             self._start(place, skew_s=fault.skew_s)
 
         return start_again
@@ -268,7 +270,7 @@ class Chaos:
             place.process.terminate()
         for place in self.places.values():
             assert place.process is not None
-            assert place.process.wait(STOPPED_WITHIN_S) == 0, place.obituary
+            assert place.process.wait(STOPPED_WITHIN_S) in STOPPED, place.obituary
 
     def _check(self, sent: Sent) -> None:
         happened = Counter(entry.event for entry in self.it.history())
