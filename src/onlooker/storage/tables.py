@@ -259,7 +259,7 @@ utterances = Table(
         ["event_id", "project_id"], ["agent_events.id", "agent_events.project_id"], ondelete="CASCADE"
     ),
     owned_by_project(),
-    Index(None, "session_id", "kind", "occurred_at"),
+    Index(None, "session_id", "kind", "origin", "occurred_at"),
     Index(None, "event_id"),
 )
 """Prompts and turn ends, which have no id that a hook and a transcript share; see `storage.utterances`."""

@@ -1,6 +1,6 @@
 """The predicate that every statement on tenant data carries: in two shapes with parameters, or with the values."""
 
-from sqlalchemy import ColumnElement, Table, TableClause, bindparam, literal_column
+from sqlalchemy import ColumnElement, FromClause, Table, TableClause, bindparam, literal_column
 
 from onlooker.domain.models import Scope
 
@@ -12,7 +12,7 @@ def is_listed(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return table.c.team_id == bindparam("of_team"), table.c.project_id == bindparam("of_project")
 
 
-def is_owned(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def is_owned(table: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """The same, where an id or a key has found the row already.
 
     Written so that no index answers it: without statistics both databases would read all of a project's rows by an

@@ -7,7 +7,7 @@ twice stay two events.
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import BigInteger, and_, bindparam, exists, func, literal, or_, select
 
 from onlooker.domain.models import Event, NewEvent, Scope, Utterance
 from onlooker.storage import dialect, events
@@ -20,17 +20,41 @@ SAME_TEXT_MS = 600_000
 NO_TEXT_MS = 120_000
 """How far, where one side has no words: older clients say that a turn ended and not with what."""
 
+OTHER = {"hook": "transcript", "transcript": "hook"}
+"""The other side."""
+
 NAMES = (
     "team_id", "project_id", "event_key", "session_id", "event_id", "origin", "kind", "text_hash", "occurred_at",
 )  # fmt: skip
 
 _BY_KEY = select(utterances.c.event_id).where(*is_owned(utterances), utterances.c.event_key == bindparam("of_key"))
-_NEAR = select(utterances.c.event_id, utterances.c.origin, utterances.c.text_hash, utterances.c.occurred_at).where(
-    *is_owned(utterances),
-    utterances.c.session_id == bindparam("of_session"),
-    utterances.c.kind == bindparam("of_kind"),
-    utterances.c.occurred_at >= bindparam("since"),
-    utterances.c.occurred_at <= bindparam("until"),
+_SAID, _TAKEN = utterances.alias("said"), utterances.alias("taken")
+_AT = bindparam("at", type_=BigInteger())
+_FITS = or_(
+    and_(_SAID.c.text_hash == bindparam("of_text"), _SAID.c.text_hash != ""),
+    and_(
+        or_(_SAID.c.text_hash == "", bindparam("of_text") == literal("")),
+        _SAID.c.occurred_at.between(_AT - NO_TEXT_MS, _AT + NO_TEXT_MS),
+    ),
+)
+_IS_TAKEN = exists().where(
+    _TAKEN.c.event_id == _SAID.c.event_id,
+    _TAKEN.c.project_id == _SAID.c.project_id,
+    _TAKEN.c.origin == bindparam("of_origin"),
+)
+_NEAREST = (
+    select(_SAID.c.event_id)
+    .where(
+        *is_owned(_SAID),
+        _SAID.c.session_id == bindparam("of_session"),
+        _SAID.c.kind == bindparam("of_kind"),
+        _SAID.c.origin == bindparam("of_other"),
+        _SAID.c.occurred_at.between(_AT - SAME_TEXT_MS, _AT + SAME_TEXT_MS),
+        _FITS,
+        ~_IS_TAKEN,
+    )
+    .order_by(func.abs(_SAID.c.occurred_at - _AT), _SAID.c.event_id)
+    .limit(1)
 )
 
 
@@ -45,19 +69,17 @@ def find_twin(conn: Connection, scope: Scope, session_id: str, new: NewEvent) ->
     owned = owner(scope)
     known = conn.execute(_BY_KEY, {**owned, "of_key": new.event_key}).scalar_one_or_none()
     if known is None:
-        near = {"since": new.occurred_at - SAME_TEXT_MS, "until": new.occurred_at + SAME_TEXT_MS}
-        rows = conn.execute(_NEAR, {**owned, "of_session": session_id, "of_kind": said.kind, **near}).all()
-        taken = {row.event_id for row in rows if row.origin == said.origin}
-        fitting = [
-            (abs(row.occurred_at - new.occurred_at), row.event_id)
-            for row in rows
-            if row.origin != said.origin
-            and row.event_id not in taken
-            and _fits(said, row.text_hash, abs(row.occurred_at - new.occurred_at))
-        ]
-        if not fitting:
+        values = {
+            "of_session": session_id,
+            "of_kind": said.kind,
+            "of_origin": said.origin,
+            "of_other": OTHER[said.origin],
+            "of_text": said.text_hash,
+            "at": new.occurred_at,
+        }
+        known = conn.execute(_NEAREST, {**owned, **values}).scalar_one_or_none()
+        if known is None:
             return None
-        known = min(fitting)[1]
         dialect.insert_new(conn, utterances, NAMES, [_row(scope, session_id, known, new, said)])
     found = events.events_by_ids(conn, scope, [known])
     return found[0] if found else None
@@ -71,12 +93,6 @@ def remember(conn: Connection, scope: Scope, told: Sequence[tuple[NewEvent, Even
         if new.utterance is not None and event.session_id is not None
     ]
     dialect.insert_new(conn, utterances, NAMES, sorted(rows, key=lambda row: str(row[2])))
-
-
-def _fits(said: Utterance, text_hash: str, apart_ms: int) -> bool:
-    if said.text_hash and text_hash:
-        return said.text_hash == text_hash
-    return apart_ms <= NO_TEXT_MS
 
 
 def _row(scope: Scope, session_id: str, event_id: str, new: NewEvent, said: Utterance) -> tuple[str | int, ...]:
