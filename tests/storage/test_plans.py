@@ -27,9 +27,7 @@ def test_every_statement_finds_its_rows_by_an_index(module: ModuleType, prepared
     connection = sqlite3.connect(prepared_sqlite)
     try:
         for name, statement in made.items():
-            compiled = statement.compile(
-                dialect=sqlite.dialect(paramstyle="named"), compile_kwargs={"render_postcompile": True}
-            )
+            compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
             values = dict.fromkeys(compiled.params, "1")
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {compiled}", values)]
             scanned = [step for step in plan for table in metadata.tables if step.startswith(f"SCAN {table}")]

@@ -66,7 +66,8 @@ _SAID = (
         OBSERVATIONS.c.session_id == bindparam("of_session"),
         OBSERVATIONS.c.superseded_by.is_(None),
         OBSERVATIONS.c.hidden.is_(False),
-        OBSERVATIONS.c.kind.not_in([ObservationKind.SUMMARY, ObservationKind.MANUAL]),
+        OBSERVATIONS.c.kind != ObservationKind.SUMMARY,
+        OBSERVATIONS.c.kind != ObservationKind.MANUAL,
     )
     .order_by(OBSERVATIONS.c.occurred_at.desc(), OBSERVATIONS.c.id.desc())
     .limit(bindparam("most"))
