@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Test files run side by side, each file in one process. 0: all in this one.
+JOBS ?= 2
+PYTEST = python -m pytest -n $(JOBS) --dist loadfile
+
 # More arguments for pytest, ruff or the benches: make test ARGS="tests/test_servers.py -q"
 ARGS ?=
 
@@ -20,12 +24,12 @@ demo: $(READY) ## watch a recorded coding session turn into observations
 	@$(BIN)/onlooker demo $(ARGS)
 
 test: $(READY) ## run every test, on SQLite, Postgres and Redis
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/$(PYTEST) $(ARGS)
 
 # Every step runs, so that one failure hides no other; the tests come last.
 check: $(READY) ## what CI runs: format, lint, types, imports, tests
 	@failed=; \
-	for step in "ruff format --check" "ruff check" "mypy" "lint-imports --no-logo" "python -m pytest"; do \
+	for step in "ruff format --check" "ruff check" "mypy" "lint-imports --no-logo" "$(PYTEST)"; do \
 		echo "$$step"; \
 		$(BIN)/$$step || failed="$$failed [$$step]"; \
 	done; \
