@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Test files run side by side, each file in one process. 0: all in this one.
+# Tests run side by side, as `tests/conftest.py` groups them. 0: all in this process.
 JOBS ?= 2
-PYTEST = python -m pytest -n $(JOBS) --dist loadfile
+PYTEST = python -m pytest -n $(JOBS) --dist loadgroup
 
 # More arguments for pytest, ruff or the benches: make test ARGS="tests/test_servers.py -q"
 ARGS ?=
