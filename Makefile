@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 # Tests run side by side, as `tests/conftest.py` groups them. 0: all in this process.
 JOBS ?= 2
-PYTEST = python -m pytest -n $(JOBS) --dist loadgroup
+PYTEST = python -m pytest -n $(JOBS) --dist loadfile
 
 # More arguments for pytest, ruff or the benches: make test ARGS="tests/test_servers.py -q"
 ARGS ?=

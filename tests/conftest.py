@@ -6,11 +6,13 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import pytest_asyncio
 import redis
+from xdist.scheduler import LoadFileScheduling
 
 from databases import KINDS, copy_sqlite, prepare_now
 from onlooker.storage import schema
@@ -34,17 +36,22 @@ hypothesis.settings.register_profile("explore", max_examples=1000, deadline=None
 hypothesis.settings.load_profile("fixed")
 
 CLOSED_WITHIN_S = 5.0
-TESTS = Path(__file__).parent
+FAULTS = "tests/faults/"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of a file stay together, and of those with faults one runs at a time:
-    each of these has a machine's worth of processes of its own, and waits for them by the clock."""
-    for item in items:
-        place = item.path.relative_to(TESTS)
-        group = place.parts[0] if place.parts[0] == "faults" else place.as_posix().replace("/", ".")
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByPlace(LoadFileScheduling):  # type: ignore[misc]  # xdist's classes are untyped to the checker
+    """Where tests run side by side, those of a file stay together, and of those with faults one runs at a time.
+
+    Each of these has a machine's worth of processes of its own, and waits for them by the clock.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return FAULTS if nodeid.startswith(FAULTS) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
+    """Asked by xdist."""
+    return ByPlace(config, log)
 
 
 @pytest.fixture(scope="session")
