@@ -5,7 +5,6 @@ from typing import Any
 
 import mcp_types as types
 import msgspec
-import structlog
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -19,7 +18,7 @@ from onlooker.http.operation import Call, Services
 from onlooker.http.request import MAX_BODY_BYTES, Message, Request
 from onlooker.mcp_server.tools import PROJECT, TEXT, TOOLS, WRITTEN, Tool
 from onlooker.services.rendering import notes_text
-from onlooker.telemetry import place_of
+from onlooker.telemetry import log, place_of
 
 PRINCIPAL = "onlooker.principal"
 PROJECT_HEADER = "x-onlooker-project"
@@ -44,8 +43,6 @@ NEXT_STEPS: Sequence[tuple[type[OnlookerError], str]] = (
     (Unavailable, "Nothing was lost. Try again in a few seconds."),
 )
 """What a model can do about an error; the first class that fits."""
-
-log = structlog.get_logger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 
@@ -104,7 +101,7 @@ class McpServer:
         except OnlookerError as error:
             return _failed(_told(error))
         except Exception as error:  # noqa: BLE001 - the last resort: the model gets an answer, the log the place
-            log.error("defect in a tool", tool=tool.name, error=type(error).__name__, where=place_of(error))  # noqa: TRY400 - a traceback quotes values
+            log.error("defect in a tool", tool=tool.name, error=type(error).__name__, where=place_of(error))
             return _failed("Something broke in Onlooker; its log says where. Go on without it.")
 
     async def _run(
