@@ -3,8 +3,9 @@
 A tool takes what its operation takes and answers what it answers; what it does is written once, there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -40,12 +41,12 @@ class Tool:
         """What a key must be allowed for this tool to be shown to it."""
         return self.operation.scope or KeyScope.READ
 
-    @property
+    @cached_property
     def takes_project(self) -> bool:
         """Whether a project must be known before the operation runs."""
         return PROJECT in self.input_schema["properties"]
 
-    @property
+    @cached_property
     def input_schema(self) -> dict[str, Any]:
         """The JSON Schema of the arguments."""
         schema: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
@@ -62,12 +63,20 @@ class Tool:
         required = [name for name in (*schema["required"], *self.path) if name != PROJECT]
         return {**schema, "properties": properties, "required": required}
 
-    @property
+    @cached_property
     def output_schema(self) -> dict[str, Any]:
         """The JSON Schema of the structured answer."""
         schema = _object_schema(next(iter(self.operation.answers.values())))
         properties = {name: each for name, each in schema["properties"].items() if name not in WRITTEN}
         return {**schema, "properties": properties, "required": [r for r in schema["required"] if r not in WRITTEN]}
+
+    @cached_property
+    def _decode_body(self) -> Callable[[bytes], Any] | None:
+        return None if self.operation.body is None else body_decoder(self.operation.body)
+
+    @cached_property
+    def _decode_query(self) -> Callable[[bytes], Any] | None:
+        return None if self.operation.query is None else body_decoder(self.operation.query)
 
     def read(self, arguments: Mapping[str, Any]) -> tuple[dict[str, str], Any, Any]:
         """The path, the body and the query of the operation. Raises `InvalidInput` naming the argument, `NotFound`."""
@@ -78,10 +87,10 @@ class Tool:
             path[place] = checked_id(arguments[name])
         rest = {name: value for name, value in arguments.items() if name not in self.path}
         body, query = None, None
-        if self.operation.body is not None:
-            body, rest = body_decoder(self.operation.body)(msgspec.json.encode(rest)), {}
-        if self.operation.query is not None:
-            query = body_decoder(self.operation.query)(msgspec.json.encode(rest))
+        if self._decode_body is not None:
+            body, rest = self._decode_body(msgspec.json.encode(rest)), {}
+        if self._decode_query is not None:
+            query = self._decode_query(msgspec.json.encode(rest))
         return path, body, query
 
 
