@@ -21,12 +21,7 @@ CLIENTS = 4
 def test_a_postgres_that_goes_under_load_is_said_and_what_was_accepted_is_done(
     tmp_path: Path, own_postgres: PostgresServer, ending: str
 ) -> None:
-    # What was taken as the database went may be put back by the end of its lease alone.
-    settings = {
-        "ONLOOKER_SCRIPTED_DELAY_MS": "10",
-        "ONLOOKER_DATABASE_TIMEOUT_S": "2",
-        "ONLOOKER_JOB_LEASE_S": "15",
-    }
+    settings = {"ONLOOKER_SCRIPTED_DELAY_MS": "10", "ONLOOKER_DATABASE_TIMEOUT_S": "2"}
     with deployment(tmp_path, own_postgres.url, **settings) as it:
         processes = [it.serve("--no-worker"), it.work(), it.work()]
         enough = threading.Event()

@@ -259,3 +259,25 @@ async def test_an_engine_can_be_closed_while_its_store_is_gone(backend: Backend)
             await waiting
         await queue.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("onlooker")]
+
+
+async def test_a_confirmation_that_a_crash_undid_does_not_hold_up_its_lane(own_postgres: PostgresServer) -> None:
+    async with SqlStore(own_postgres.url).engine(look_ms=200) as queue:
+        # What is not asked to be durable is flushed by nobody before the kill.
+        admin_execute(own_postgres.url, "ALTER SYSTEM SET wal_writer_delay = '10s'")
+        admin_execute(own_postgres.url, "SELECT pg_reload_conf()")
+        await queue.enqueue(LANE, message(1))
+        await queue.enqueue(LANE, message(2))
+        kept = Lane.session("kept")
+        await queue.enqueue(kept, message(3))
+        first, other = await take(queue), await take(queue)
+        admin_execute(own_postgres.url, "CHECKPOINT")
+        assert await queue.confirm(first)
+        await asyncio.to_thread(own_postgres.kill)
+        await asyncio.to_thread(own_postgres.start)
+
+        served = await take(queue)
+        assert served.message.id in {"1", "2"}
+        assert await queue.confirm(served)
+        assert (await queue.claim(wait_s=1, lanes=[kept])) is None, "a claim that is held was given to somebody else"
+        assert await queue.confirm(other)

@@ -127,6 +127,8 @@ class Calls:
         self._describe = describe
         self._calls: deque[_Call] = deque()
         self._waiters: dict[_Waiter, None] = {}
+        # What callers of this process have claimed and not ended, and until when it may be theirs.
+        self._claimed: dict[Held, float] = {}
         self._runner: asyncio.Task[None] | None = None
         self._changes = watch_changes(database, CHANNEL, own=holder, on_change=self._hear)
         self._looking: asyncio.Task[None] | None = None
@@ -326,6 +328,9 @@ class Calls:
         unit = self.empty_unit()
         unit.wants = [waiter.want for waiter in batch.waiters]
         unit.look = bool(batch.waiters) and now >= self._look_at
+        if unit.look:
+            self._claimed = {held: until for held, until in self._claimed.items() if until > now}
+            unit.known = list(self._claimed)
         unit.purge = bool(batch.waiters) and now >= self._purge_at
         unit.must_notify = batch.must_notify
         for call in batch.calls:
@@ -403,8 +408,11 @@ class Calls:
                 answer = [next(puts) for _ in asked]
             elif isinstance(asked, Held):
                 answer = next(extended)
+                if answer:
+                    self._holds(asked)
             else:
                 answer = next(finished if isinstance(asked, Finish) else released)
+                self._claimed.pop(asked.held, None)
             if not call.answer.done():
                 call.answer.set_result(answer)
         for waiter, claims in zip(batch.waiters, outcome.claims, strict=True):
@@ -414,6 +422,8 @@ class Calls:
         """Give a caller its claims; one that got none waits on, until its time is over."""
         waiter.in_unit = False
         waiter.was_tried = True
+        for claim in claims:
+            self._holds(Held.by(claim))
         if waiter.answer.done():
             self._waiters.pop(waiter, None)
             self._put_back(claims)
@@ -421,6 +431,10 @@ class Calls:
             self._answer(waiter, claims)
         elif waiter.alarm is None:
             waiter.alarm = asyncio.get_running_loop().call_at(waiter.until, self._expire, waiter)
+
+    def _holds(self, held: Held) -> None:
+        """A claim is ours from now on, for as long as its lease at most."""
+        self._claimed[held] = asyncio.get_running_loop().time() + self._lease_ms / 1000
 
     def _expire(self, waiter: _Waiter) -> None:
         if not waiter.in_unit:

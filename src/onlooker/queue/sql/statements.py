@@ -38,6 +38,7 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
+    tuple_,
     type_coerce,
     update,
 )
@@ -150,6 +151,12 @@ class Statements:
         )
         self.landed = self._landed()
         self.release_held_by = _release_where(messages.c.holder.in_(select(self.holders.c.holder)), LEASED)
+        self.release_unknown = _release_where(
+            messages.c.holder == bindparam("of_holder", type_=Text()),
+            LEASED,
+            messages.c.token != bindparam("unit", type_=Text()),
+            tuple_(messages.c.seq, messages.c.token).not_in(select(self.held.c.seq, self.held.c.token)),
+        )
         self.release_lane = _release_where(messages.c.lane == bindparam("of_lane", type_=Text()), LEASED)
 
     def _put(self, backend: str) -> ReturningInsert[Any]:

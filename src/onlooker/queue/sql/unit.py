@@ -91,6 +91,8 @@ class Unit:
     releases: list[Release] = field(default_factory=list)
     wants: list[Want] = field(default_factory=list)
     look: bool = False
+    known: Sequence[Held] = ()
+    """The claims that this process has, for a look to tell them from those that it only seems to have."""
     purge: bool = False
     may_notify: bool = True
     must_notify: bool = False
@@ -145,6 +147,7 @@ def perform(conn: Connection, unit: Unit) -> Outcome:
     if work.lanes_without_head:
         work.promote()
     if unit.look:
+        work.release_unknown()
         work.look()
     if unit.wants:
         work.claim()
@@ -328,6 +331,17 @@ class _Work:
         for _, due in self.conn.execute(self.statements.promote, self.statements.lanes(lanes)).all():
             self.outcome.ready += due == 0
             self.outcome.delayed |= due > 0
+
+    def release_unknown(self) -> None:
+        """Put back what the table says is ours and nobody here has.
+
+        A crash of Postgres undoes the last commits of the queue, which do not wait for the disk: confirmations too,
+        whose lanes would stand still until the lease ends. Nor does anybody have what a unit claimed that was
+        committed and never answered.
+        """
+        known = [(held.seq, held.token) for held in self.unit.known] or [(0, "")]
+        given = self.statements.held(known, of_holder=self.unit.holder, unit=self.unit.token)
+        self.outcome.ready += self.conn.execute(self.statements.release_unknown, given).rowcount
 
     def look(self) -> int:
         """Make ready what has come due, take back what dead holders had; how many. Tells when to look again."""
