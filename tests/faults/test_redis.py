@@ -86,7 +86,10 @@ def test_a_redis_that_goes_and_comes_back_under_load_stops_nobody_for_long(
     team: Deployment, durable_redis: RedisServer, trouble: str
 ) -> None:
     sessions, each = 10, 30
-    processes = [team.serve("--no-worker"), team.work(), team.work()]
+    server, workers = team.serve("--no-worker"), [team.work(), team.work()]
+    for worker in workers:
+        # One that does not find Redis when it starts ends after a while, as it should.
+        team.wait_until_begun(server, worker)
     team.post_sessions(sessions, each)
     team.wait_until_completed(20)
     if trouble == "killed":
@@ -101,7 +104,7 @@ def test_a_redis_that_goes_and_comes_back_under_load_stops_nobody_for_long(
     team.wait_until_completed(min(team.completed() + 20, sessions * each))
     team.wait_until_settled(100)
     team.assert_each_observed_once_in_order(sessions, each)
-    assert [process.poll() for process in processes] == [None] * len(processes)
+    assert [process.poll() for process in (server, *workers)] == [None] * 3
     team.wait_for_no_messages()
 
 
