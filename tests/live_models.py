@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import click
 
-from onlooker.app import MODEL_APIS, build_provider
 from onlooker.domain.errors import OnlookerError
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.models import ObservationKind
+from onlooker.parts import MODEL_APIS, build_provider
 from onlooker.providers.contract import GenerationAnswer, GenerationRequest, Provider
 from onlooker.settings import Settings, load_settings
 from providers.golden_prompts import golden_request

@@ -7,7 +7,7 @@ from typing import Any
 
 from model_server import ModelServer
 from model_wires import APIS, Api
-from onlooker.app import build_provider
+from onlooker.parts import build_provider
 from onlooker.providers.contract import Provider
 from onlooker.settings import Settings, load_settings
 from onlooker.storage.database import Database

@@ -14,9 +14,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from model_wires import APIS, Api
-from onlooker.app import build_provider
 from onlooker.domain.models import Event, ObservationKind
 from onlooker.domain.payloads import prepare
+from onlooker.parts import build_provider
 from onlooker.providers.contract import GenerationRequest, RecentNote
 from onlooker.providers.model import ModelProvider
 from onlooker.providers.modes import Modes

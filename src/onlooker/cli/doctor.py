@@ -186,9 +186,9 @@ async def _check_schema(database: "Database") -> tuple[Check, bool]:
 
 
 async def _check_queue(settings: "Settings", database: "Database") -> list[Check]:
-    from onlooker.app import open_queue
     from onlooker.domain.jobs import JobStatus
     from onlooker.host import ProcessIdentity
+    from onlooker.parts import open_queue
     from onlooker.storage import overview, workers
 
     queue = open_queue(settings, database, ProcessIdentity.of_this_process())
@@ -242,7 +242,7 @@ def _check_processes(home: Path) -> Iterator[Check]:
 
 
 async def _check_provider(settings: "Settings") -> Check:
-    from onlooker.app import build_provider
+    from onlooker.parts import build_provider
 
     try:
         await build_provider(settings).close()

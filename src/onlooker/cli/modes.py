@@ -21,7 +21,7 @@ def modes() -> None:
 @json_option
 def list_modes(*, as_json: bool) -> None:
     """List the modes that can be chosen, those that come with Onlooker and your own."""
-    from onlooker.app import mode_files
+    from onlooker.parts import mode_files
     from onlooker.settings import load_settings
 
     settings = load_settings()
@@ -60,7 +60,7 @@ def list_modes(*, as_json: bool) -> None:
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 def check(*, files: tuple[Path, ...]) -> None:
     """Check mode files, without FILES all of your own. Exit code 2 when one cannot be used."""
-    from onlooker.app import mode_files
+    from onlooker.parts import mode_files
     from onlooker.settings import load_settings
 
     home = load_settings().home
@@ -83,7 +83,7 @@ def check(*, files: tuple[Path, ...]) -> None:
 @click.argument("name")
 def show(*, name: str) -> None:
     """Print a mode's file, to begin one of your own with."""
-    from onlooker.app import mode_files
+    from onlooker.parts import mode_files
     from onlooker.settings import load_settings
 
     files = {file.name: file for file in mode_files(load_settings().home)}
@@ -94,7 +94,7 @@ def show(*, name: str) -> None:
 
 def _read(path: Path) -> "tuple[Mode | None, list[str]]":
     """A mode and what is wrong with its file."""
-    from onlooker.app import read_mode_file
+    from onlooker.parts import read_mode_file
 
     try:
         return read_mode_file(path), []
