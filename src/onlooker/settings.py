@@ -115,6 +115,7 @@ class Settings(BaseModel):
 
     home: Path = Field(
         Path(DEFAULT_HOME),
+        validate_default=True,
         description="Where the database, the key, the logs and the state files live.",
         examples=["/srv/onlooker"],
     )

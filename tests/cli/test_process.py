@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cli_runner import Cli, one_line
+from cli_runner import EXECUTABLE, Cli, one_line
 from onlooker.host import start_time
 from waiting import wait_until
 
@@ -218,3 +218,19 @@ def test_a_relative_home_is_the_same_for_the_process_in_the_background(cli: Cli,
     )
     assert ended.returncode == 0, ended.stderr
     assert get(cli.runtime()["url"])["status"] == "ok"
+
+
+def test_without_a_setting_the_home_is_in_the_persons_own_wherever_the_command_is_run(cli: Cli, tmp_path: Path) -> None:
+    person, folder = tmp_path / "person", tmp_path / "project"
+    for each in (person, folder):
+        each.mkdir()
+    unset = {**cli.env, "ONLOOKER_HOME": "", "HOME": str(person)}
+    for command in (["projects", "list"], ["install", "claude-code"]):
+        ended = subprocess.run(
+            [EXECUTABLE, *command], cwd=folder, env=unset, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert ended.returncode == 0, ended.stderr
+    assert list(folder.iterdir()) == []
+    assert (person / ".onlooker/onlooker.db").exists()
+    hooks = json.loads((person / ".claude/settings.json").read_text())["hooks"]
+    assert hooks["Stop"][0]["hooks"][0]["command"].endswith("client.py claude-code")
