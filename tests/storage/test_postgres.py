@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -86,6 +87,28 @@ async def test_a_server_that_was_restarted_is_used_at_once(own_postgres: Postgre
         for ask in asked:
             for _ in range(4):
                 await ask(sleep(0))
+
+
+async def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_told(
+    postgres_database_prepared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = asyncpg.connect
+
+    async def connect_and_lose(*arguments: Any, **settings: Any) -> Any:
+        connection = await connect(*arguments, **settings)
+        connection.terminate()
+        await asyncio.sleep(0)  # the loop tells the driver
+        return connection
+
+    async with open_database(postgres_database_prepared) as database:
+        assert isinstance(database, PostgresDatabase)
+        await database.listening_dsn()  # what stands behind the URL is known
+        with monkeypatch.context() as lossy:
+            lossy.setattr(asyncpg, "connect", connect_and_lose)
+            for ask in (database.tx, database.read, database.alone):
+                with pytest.raises(StorageUnavailable):
+                    await ask(settings_of)
+        assert await database.tx(settings_of)
 
 
 @pytest.fixture

@@ -196,7 +196,8 @@ class PostgresDatabase:
                 if not last_try and dialect.worth_retrying(error):
                     continue
                 raise dialect.unavailable(error) or error from error
-            except (OSError, PoolTimeout, TimeoutError) as error:
+            except (OSError, PoolTimeout, TimeoutError, asyncpg.InterfaceError) as error:
+                # The driver's own error is that of a connection which was lost before SQLAlchemy had made it its own.
                 raise _not_reached(error) from error
         raise AssertionError("unreachable: the last try returns or raises")
 
