@@ -47,7 +47,7 @@ async def ask(name: str) -> list[str]:
 
 async def told(provider: Provider, request: GenerationRequest) -> GenerationAnswer:
     answer = await provider.generate(request)
-    click.echo(f"  {answer.model}: {answer.usage}")
+    click.echo(f"  {answer.model}: {answer.uses}")
     for draft in answer.drafts:
         click.echo(f"  [{draft.kind}] {draft.title}  {list(draft.sources)}")
         for line in (draft.subtitle, draft.narrative, *(f"- {fact}" for fact in draft.facts)):

@@ -3,21 +3,23 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from observed import new_event, new_scope, store, terms_of
 from onlooker.domain.batching import GenerationPolicy
-from onlooker.domain.errors import Busy, Exhausted, TooLong, Unreadable
+from onlooker.domain.errors import Busy, Exhausted, ProviderError, TooLong, Unreadable
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.lanes import LaneState
 from onlooker.domain.models import (
     Draft,
     Event,
     Job,
+    ModelUse,
     NewEvent,
     Observation,
     ObservationKind,
@@ -26,7 +28,7 @@ from onlooker.domain.models import (
     SearchFilter,
     Usage,
 )
-from onlooker.domain.spending import Cap, DefaultCaps, Period, Price, day_of
+from onlooker.domain.spending import MICRO, Cap, DefaultCaps, Period, Price, day_of
 from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 from onlooker.queue.sql import SqlQueue
@@ -37,11 +39,15 @@ from onlooker.services.usage import Spending
 from onlooker.storage import accounts, jobs, observations, spending
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.search import search
+from onlooker.storage.spending import ModelSpent
 from onlooker.storage.tables import observation_generation_job_events
 from onlooker.worker import Worker
 from waiting import wait_until
 
 COST = Usage(calls=1, input_tokens=800, output_tokens=200, cached_tokens=300)
+PRICE = Price(input=1, output=2, cached=0.5)
+COST_MICROUSD = PRICE.cost_microusd(COST)
+USES = (ModelUse("paid", "m-1", COST),)
 HELD_MS = 60_001
 
 Answer = Callable[[GenerationRequest], Awaitable[GenerationAnswer]]
@@ -51,7 +57,13 @@ def one_note_an_event(request: GenerationRequest) -> GenerationAnswer:
     drafts = [
         Draft(ObservationKind.CHANGE, f"note of {each.id}", sources=(n,)) for n, each in enumerate(request.events)
     ]
-    return GenerationAnswer(tuple(drafts), COST, model="m-1")
+    return GenerationAnswer(tuple(drafts), USES, model="m-1")
+
+
+def paid(error: ProviderError, *uses: ModelUse) -> ProviderError:
+    """The error of calls that were paid all the same."""
+    error.uses = uses or USES
+    return error
 
 
 @dataclass
@@ -74,7 +86,7 @@ class PaidProvider(CallsNobody):
         return 100
 
     def lanes(self) -> tuple[LaneState, ...]:
-        return (LaneState("paid", "here"),)
+        return (LaneState("paid", "here", "m"),)
 
     async def recovered(self) -> None:
         await self.back.wait()
@@ -115,7 +127,8 @@ async def rig(database: Database, provider: PaidProvider, **given: Any) -> Async
     outbox = Outbox(database, queue)
     terms = terms_of(worker=str(identity), longest_run=provider.longest_run, spends=True, **given)
     terms = replace(terms, batching=replace(terms.batching, input_budget=provider.input_budget))
-    prices = {"m": Price(input=1, output=2, cached=0.5)}
+    prices = {"m": PRICE, "dear": Price(input=10, output=20, cached=5)}
+    terms = replace(terms, prices=[PRICE])
     generate = Generate(database, provider, terms=terms, new_id=new_id, now_ms=now_ms, prices=prices)
     worker = Worker(database, queue, generate, outbox, str(identity), new_id(), concurrency=4)
     try:
@@ -181,7 +194,7 @@ async def test_what_is_too_long_is_split_in_two_until_it_fits(database: Database
 
     async def at_most_one(request: GenerationRequest) -> GenerationAnswer:
         if len(request.events) > 1:
-            raise TooLong("context", usage=Usage(calls=1, input_tokens=10))
+            raise paid(TooLong("context"))
         return one_note_an_event(request)
 
     provider = PaidProvider(at_most_one)
@@ -326,7 +339,7 @@ async def test_calls_are_counted_by_job_day_and_model_with_what_they_cost(databa
         nonlocal failed
         if not failed:
             failed = True
-            raise Unreadable("prose", usage=COST)
+            raise paid(Unreadable("prose"))
         return one_note_an_event(request)
 
     async with rig(database, PaidProvider(fail_first, longest_run=1)) as it:
@@ -335,10 +348,58 @@ async def test_calls_are_counted_by_job_day_and_model_with_what_they_cost(databa
     assert [(job.calls, job.input_tokens, job.output_tokens, job.cached_tokens) for job in told] == [
         (2, 1_600, 400, 600), (1, 800, 200, 300),
     ]  # fmt: skip
-    assert told[1].cost_microusd == 500 * 1 + 300 * 0.5 + 200 * 2
+    assert [job.cost_microusd for job in told] == [2 * COST_MICROUSD, COST_MICROUSD]
     days = await database.read(lambda conn: spending.list_usage(conn, made[0].team_id, None, since=None, until=None))
     assert {(day.day, day.provider) for day in days} == {(day_of(now_ms()), "paid")}
     assert sum(day.usage.calls for day in days) == 3
+
+
+async def test_each_provider_and_model_of_a_run_is_counted_as_itself_at_its_own_price(database: Database) -> None:
+    (job,) = await session_of(database, 1)
+    in_vain = ModelUse("first", "dear-2", COST)
+    unpriced = ModelUse("paid", "as-the-endpoint-calls-it", COST)
+
+    async def fail_over(request: GenerationRequest) -> GenerationAnswer:
+        return replace(one_note_an_event(request), uses=(in_vain, unpriced, unpriced), provider="paid")
+
+    async with rig(database, PaidProvider(fail_over)) as it:
+        await it.finish(job)
+    days = await database.read(lambda conn: spending.list_usage(conn, job.team_id, None, since=None, until=None))
+    assert [(day.provider, day.model, day.usage.calls, day.cost_microusd) for day in days] == [
+        ("first", "dear-2", 1, 10 * COST_MICROUSD),
+        ("paid", "as-the-endpoint-calls-it", 2, 2 * COST_MICROUSD),
+    ]
+    told = await read(database, job)
+    assert (told.calls, told.cost_microusd) == (3, 12 * COST_MICROUSD)
+
+
+@pytest.mark.parametrize(
+    "caps", [DefaultCaps(daily_tokens=5_000), DefaultCaps(monthly_usd=5 * COST_MICROUSD / MICRO)], ids=["tokens", "usd"]
+)
+async def test_a_cap_is_not_overrun_however_many_workers_there_are(
+    database: Database, caps: DefaultCaps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spending, "IN_FLIGHT_WAIT_MS", 20)
+    scope = await new_scope(database)
+    made = [(await session_of(database, 1, session=f"s{n}", scope=scope))[0] for n in range(30)]
+
+    async def take_time(request: GenerationRequest) -> GenerationAnswer:
+        await asyncio.sleep(0.1)
+        return one_note_an_event(request)
+
+    provider = PaidProvider(take_time)
+    async with AsyncExitStack() as stack:
+        rigs = [await stack.enter_async_context(rig(database, provider, team_caps=caps)) for _ in range(4)]
+        await rigs[0].outbox.publish(made)
+        await asyncio.gather(*(each.work(lambda: settled_or_held(database, made)) for each in rigs))
+    assert len(provider.asked) == 5
+    told = [await read(database, job) for job in made]
+    assert sum(job.status is JobStatus.COMPLETED for job in told) == 5
+
+
+async def settled_or_held(database: Database, made: Sequence[Job]) -> bool:
+    told = [await read(database, job) for job in made]
+    return all(job.status is JobStatus.COMPLETED or job.held_reason for job in told)
 
 
 async def test_a_cap_that_is_reached_holds_jobs_says_so_and_is_not_overrun(database: Database) -> None:
@@ -374,9 +435,8 @@ async def test_a_teams_cap_counts_all_its_projects_and_no_other_teams(database: 
     def spend(conn: Connection) -> None:
         spending.set_cap(conn, scope.team_id, Cap(None, Period.MONTH, "microusd", 2_500_000))
         for job in (mine, theirs):
-            spending.add_usage(
-                conn, job, COST, call="x", cost_microusd=2_500_000, provider="paid", model="m", wall_ms=now_ms()
-            )
+            spent = [ModelSpent("paid", "m", COST, cost_microusd=2_500_000)]
+            spending.add_usage(conn, job, spent, call="x", wall_ms=now_ms())
 
     await database.tx(spend)
     async with rig(database, PaidProvider()) as it:

@@ -23,10 +23,9 @@ from onlooker.domain.errors import (
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.models import Principal
 from onlooker.domain.places import Place, place_of_folder
-from onlooker.domain.spending import PRICES
 from onlooker.hooks import client
 from onlooker.host import ProcessIdentity, new_id, now_ms
-from onlooker.parts import build_embedder, build_provider, build_terms, open_queue
+from onlooker.parts import build_embedder, build_provider, build_terms, known_prices, open_queue
 from onlooker.queue.contract import QueueEngine
 from onlooker.services.accounts import Accounts
 from onlooker.services.catching_up import CatchingUp
@@ -143,7 +142,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 terms=build_terms(settings, provider, identity),
                 new_id=new_id,
                 now_ms=now_ms,
-                prices={**PRICES, **settings.prices},
+                prices=known_prices(settings),
                 mode=settings.mode,
                 language=settings.language,
                 chores={JobKind.EMBED: indexing.embed, JobKind.REINDEX: indexing.reindex_project},

@@ -14,6 +14,7 @@ from onlooker.domain.batching import Batching
 from onlooker.domain.errors import InvalidInput, Misconfigured, NotFound
 from onlooker.domain.jobs import KIND_LANES
 from onlooker.domain.modes import Mode
+from onlooker.domain.spending import PRICES, Price, price_of
 from onlooker.host import ProcessIdentity
 from onlooker.providers.contract import Provider
 from onlooker.providers.embedders.contract import Embedder
@@ -174,7 +175,13 @@ def build_terms(settings: Settings, provider: Provider, identity: ProcessIdentit
         spends=spends,
         project_caps=settings.project_caps,
         team_caps=settings.team_caps,
+        prices=[price for lane in provider.lanes() if (price := price_of(known_prices(settings), lane.model or ""))],
     )
+
+
+def known_prices(settings: Settings) -> Mapping[str, Price]:
+    """Prices by how a model's name begins: the settings' own come before the list."""
+    return {**PRICES, **settings.prices}
 
 
 def build_embedder(settings: Settings) -> Embedder | None:

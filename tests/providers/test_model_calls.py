@@ -21,6 +21,7 @@ from onlooker.domain.errors import (
 )
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.lanes import LaneCondition
+from onlooker.domain.models import total_usage
 from onlooker.providers.contract import GenerationAnswer, Provider
 from providers.asked import KEY, provider_at
 from providers.happened import asked, ran, request_of
@@ -131,13 +132,13 @@ class TestRepair:
             assert len(server.asked) == 2
             assert [text for _, text in server.asked[1].turns[1:2]] == [PROSE]
             assert "cannot be used" in server.asked[1].turns[2][1]
-        assert (len(answer.drafts), answer.usage.calls) == (1, 2)
+        assert (len(answer.drafts), total_usage(answer.uses).calls) == (1, 2)
 
     @each_api
     async def test_a_second_one_fails_the_job_with_what_was_wrong_and_what_it_cost(self, api: Api) -> None:
         error, calls = await failure_at(api, Unreadable, Say(text=PROSE, input_tokens=900), Say(text=PROSE))
-        assert calls == error.usage.calls == 2
-        assert error.usage.input_tokens > 900
+        assert calls == total_usage(error.uses).calls == 2
+        assert total_usage(error.uses).input_tokens > 900
         assert "neither" in str(error)
         assert PROSE not in str(error)
 
@@ -175,7 +176,7 @@ class TestStops:
     async def test_refused_content_is_rejected(self, api: Api) -> None:
         error, calls = await failure_at(api, Rejected, Say(text="", stop="refusal"))
         assert calls == 1
-        assert error.usage.calls == 1
+        assert total_usage(error.uses).calls == 1
         assert not error.retryable
 
     @each_api
@@ -187,7 +188,7 @@ class TestStops:
     @each_api
     async def test_an_answer_cut_before_its_first_end_is_asked_for_in_parts(self, api: Api) -> None:
         error, calls = await failure_at(api, TooLong, Say(text='{"observations": [{"tit', stop="length"), events=3)
-        assert calls == error.usage.calls == 1
+        assert calls == total_usage(error.uses).calls == 1
 
     @each_api
     async def test_for_one_event_there_are_no_parts(self, api: Api) -> None:
@@ -254,7 +255,7 @@ class TestErrors:
     @pytest.mark.parametrize("broken", ["reset", "half", "garbage", "not-json", "endless"])
     async def test_no_whole_answer_is_the_providers_failure(self, api: Api, broken: Any) -> None:
         error, _ = await failure_at(api, Busy, Say(broken=broken))
-        assert error.usage.calls == 0
+        assert total_usage(error.uses).calls == 0
 
     @each_api
     async def test_no_answer_in_time_is_the_providers_failure(self, api: Api) -> None:
@@ -262,6 +263,13 @@ class TestErrors:
             async with provider_at(server, api, given={f"{api}_timeout_s": 0.2}) as provider:
                 error = await failure(provider, Busy)
         assert "0.2 s" in str(error)
+
+    @each_api
+    async def test_what_was_paid_before_the_time_was_up_is_told(self, api: Api) -> None:
+        with model_server(Say(text=PROSE), Say(delay_s=30)) as server:
+            async with provider_at(server, api, given={f"{api}_timeout_s": 0.5}) as provider:
+                error = await failure(provider, Busy)
+        assert [(use.provider, use.usage.calls) for use in error.uses] == [(api, 1)]
 
     @each_api
     async def test_nobody_there_is_the_providers_failure(self, api: Api) -> None:
@@ -374,6 +382,17 @@ class TestChains:
             assert [each.api for each in server.asked] == ["anthropic", "openai"]
         assert (answer.provider, answer.model) == ("openai", "gpt-5-mini")
 
+    async def test_each_ones_calls_are_told_apart(self) -> None:
+        said = (Say(text=PROSE, output_tokens=30), Say(status=503), Say(notes=(NOTE,), output_tokens=50))
+        with model_server(*said) as server:
+            async with provider_at(server, "anthropic", "openai") as provider:
+                answer = await provider.generate(request_of(EVENTS[:1]))
+                asked = [lane.model for lane in provider.lanes()]
+        assert [(use.provider, use.model, use.usage.calls, use.usage.output_tokens) for use in answer.uses] == [
+            ("anthropic", asked[0], 1, 30),
+            ("openai", asked[1], 1, 50),
+        ]
+
     async def test_a_closed_lane_is_passed_over_without_a_call(self) -> None:
         with model_server(Say(status=402)) as server:
             async with provider_at(server, "anthropic", "openai") as provider:
@@ -417,5 +436,5 @@ class TestChains:
 async def test_what_a_call_costs_is_told_by_each_api() -> None:
     for api in APIS:
         said = Say(notes=(NOTE,), input_tokens=1_000, output_tokens=50, cached_tokens=600)
-        usage = (await ask(api, said)).usage
+        usage = total_usage((await ask(api, said)).uses)
         assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens) == (1_000, 50, 600)

@@ -10,7 +10,7 @@ from model_server import ModelServer, model_server
 from model_wires import APIS, Api, Say
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.lanes import LaneCondition
-from onlooker.domain.models import ObservationKind
+from onlooker.domain.models import ObservationKind, total_usage
 from onlooker.providers.contract import Provider
 from onlooker.providers.rules import RulesProvider
 from providers.asked import provider_at
@@ -76,14 +76,14 @@ async def test_a_summary_is_one_draft_of_that_kind(rig: Rig) -> None:
 
 
 async def test_usage_counts_its_calls(rig: Rig) -> None:
-    usage = (await rig.provider.generate(request_of([ran("make")]))).usage
+    usage = total_usage((await rig.provider.generate(request_of([ran("make")]))).uses)
     if rig.server is None:
         assert usage.calls == 0
     else:
         assert (usage.calls, usage.cached_tokens) == (1, 0)
         assert usage.input_tokens > 1_000
         assert usage.output_tokens > 0
-        again = (await rig.provider.generate(request_of([ran("make")]))).usage
+        again = total_usage((await rig.provider.generate(request_of([ran("make")]))).uses)
         assert again.cached_tokens > 1_000
 
 

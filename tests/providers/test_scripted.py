@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from onlooker.domain.errors import Busy
-from onlooker.domain.models import Usage
+from onlooker.domain.models import Usage, total_usage
 from onlooker.providers.scripted import ScriptedProvider
 from providers.happened import answer_of, ran, request_of, stored
 
@@ -14,7 +14,7 @@ def test_each_event_gives_one_observation_with_its_mark() -> None:
     answer = answer_of(ScriptedProvider(longest_run=50), events)
     assert [note.title for note in answer.drafts] == ["MARK-run-1", unmarked.id, "MARK-x"]
     assert [note.sources for note in answer.drafts] == [(0,), (1,), (2,)]
-    assert answer.usage == Usage(calls=1)
+    assert total_usage(answer.uses) == Usage(calls=1)
 
 
 def succeeds(provider: ScriptedProvider) -> bool:

@@ -7,7 +7,7 @@ decides anything by reading a message. `http.asgi` maps classes to status codes,
 
 from collections.abc import Sequence
 
-from onlooker.domain.models import NO_USAGE, Usage
+from onlooker.domain.models import ModelUse
 
 
 class OnlookerError(Exception):
@@ -88,38 +88,36 @@ class ClaimLost(OnlookerError):
 class ProviderError(OnlookerError):
     """A model call failed. `retryable` says whether the same call may succeed later, `retry_after_s` when.
 
-    `usage` is what the calls cost that were made in vain; `provider` is the name of the one that failed, where known.
+    `uses` are of the calls that were made in vain; `provider` is the name of the one that failed, where known.
     """
 
-    def __init__(
-        self, message: str, *, retryable: bool, retry_after_s: float | None = None, usage: Usage = NO_USAGE
-    ) -> None:
+    def __init__(self, message: str, *, retryable: bool, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.retry_after_s = retry_after_s
-        self.usage = usage
+        self.uses: tuple[ModelUse, ...] = ()
         self.provider: str | None = None
 
 
 class Rejected(ProviderError):
     """The provider refuses this content or this request; asking again gives the same answer."""
 
-    def __init__(self, message: str, *, usage: Usage = NO_USAGE) -> None:
-        super().__init__(message, retryable=False, usage=usage)
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
 
 
 class TooLong(ProviderError):
     """The request, or the answer that it needs, is longer than the model takes: fewer events at a time may do."""
 
-    def __init__(self, message: str, *, usage: Usage = NO_USAGE) -> None:
-        super().__init__(message, retryable=True, usage=usage)
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
 
 
 class Exhausted(ProviderError):
     """Quota or billing: no call of this provider will succeed until somebody acts. Jobs are held."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, usage: Usage = NO_USAGE) -> None:
-        super().__init__(message, retryable=True, retry_after_s=retry_after_s, usage=usage)
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retryable=True, retry_after_s=retry_after_s)
 
 
 class BadSettings(Exhausted):
@@ -129,15 +127,15 @@ class BadSettings(Exhausted):
 class Busy(ProviderError):
     """Rate limit, overload, timeout or a server error: the provider's failure, not the job's."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, usage: Usage = NO_USAGE) -> None:
-        super().__init__(message, retryable=True, retry_after_s=retry_after_s, usage=usage)
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retryable=True, retry_after_s=retry_after_s)
 
 
 class Unreadable(ProviderError):
     """The answer came and could not be understood, after the one repair round."""
 
-    def __init__(self, message: str, *, usage: Usage = NO_USAGE) -> None:
-        super().__init__(message, retryable=True, usage=usage)
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
 
 
 class Misconfigured(OnlookerError):

@@ -4,6 +4,7 @@ What is made once an event or more is a named tuple: a frozen data class of as m
 to make. JSON that only passes through stays text (`*_json`): it is parsed where somebody looks into it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -320,6 +321,19 @@ class Usage:
 
 
 NO_USAGE = Usage()
+
+
+class ModelUse(NamedTuple):
+    """What calls of one model of one provider used; `model` is the name by which the provider answered."""
+
+    provider: str
+    model: str
+    usage: Usage
+
+
+def total_usage(uses: Iterable[ModelUse]) -> Usage:
+    """All of it together, whoever was called."""
+    return sum((use.usage for use in uses), NO_USAGE)
 
 
 @dataclass(frozen=True, slots=True)

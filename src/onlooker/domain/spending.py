@@ -53,6 +53,20 @@ def price_of(prices: Mapping[str, Price], model: str) -> Price | None:
     return None if named is None else prices[named]
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So much of what caps bound: tokens, in and out together, and micro-dollars."""
+
+    tokens: int = 0
+    microusd: int = 0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(self.tokens + other.tokens, self.microusd + other.microusd)
+
+
+NOTHING_SPENT = Amount()
+
+
 class Period(StrEnum):
     """What a cap is for: a day or a month, by UTC."""
 
@@ -75,6 +89,10 @@ class Cap:
     def is_reached(self, spent: int) -> bool:
         """Whether nothing more may be spent."""
         return spent >= self.amount
+
+    def counts(self, spent: Amount) -> int:
+        """What of it counts against this cap, in its unit."""
+        return spent.tokens if self.unit == "tokens" else spent.microusd
 
     def __str__(self) -> str:
         of = "team" if self.project_id is None else "project"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from onlooker.domain.errors import Busy, Exhausted, ProviderError
 from onlooker.domain.lanes import LaneState
-from onlooker.domain.models import NO_USAGE, Event
+from onlooker.domain.models import Event, ModelUse
 from onlooker.providers.contract import GenerationAnswer, GenerationRequest, Provider
 
 
@@ -26,27 +26,27 @@ class Chain:
         return max(provider.weigh(event) for provider in self._providers)
 
     async def generate(self, request: GenerationRequest) -> GenerationAnswer:
-        """See `Provider`. When none can, the error is the outage that ends first, with what all calls cost."""
+        """See `Provider`. When none can, the error is the outage that ends first, with what all calls used."""
         errors: list[ProviderError] = []
-        spent = NO_USAGE
+        uses: tuple[ModelUse, ...] = ()
         for provider in self._providers:
             try:
                 answer = await provider.generate(request)
             except (Busy, Exhausted) as error:
                 errors.append(error)
-                spent += error.usage
+                uses += error.uses
             except ProviderError as error:
-                error.usage = spent + error.usage
+                error.uses = uses + error.uses
                 raise
             else:
                 return replace(
                     answer,
-                    usage=spent + answer.usage,
+                    uses=uses + answer.uses,
                     provider=answer.provider or provider.name,
                     prompt_version=answer.prompt_version or provider.prompt_version,
                 )
         soonest = min(errors, key=_held_for_s)
-        soonest.usage = spent
+        soonest.uses = uses
         raise soonest
 
     async def ready(self) -> None:

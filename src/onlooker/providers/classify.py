@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from onlooker.domain.errors import BadSettings, Busy, Exhausted, ProviderError, Rejected, TooLong
-from onlooker.domain.models import NO_USAGE, Usage
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,79}")
 
@@ -131,15 +130,15 @@ def failure_of(status: int, body: Any) -> Failure:
 
 
 def provider_error(
-    failure: Failure, kind: type[ProviderError], *, who: str, retry_after_s: float | None, usage: Usage = NO_USAGE
+    failure: Failure, kind: type[ProviderError], *, who: str, retry_after_s: float | None
 ) -> ProviderError:
     """The error to raise; its message has status and name and nothing of the request."""
     message = f"{who}: {failure.shown()}"
     if issubclass(kind, Rejected | TooLong):
-        return kind(message, usage=usage)
+        return kind(message)
     if issubclass(kind, Exhausted):
-        return kind(message, retry_after_s=retry_after_s, usage=usage)
-    return Busy(message, retry_after_s=retry_after_s, usage=usage)
+        return kind(message, retry_after_s=retry_after_s)
+    return Busy(message, retry_after_s=retry_after_s)
 
 
 def _is_daily(details: list[Mapping[str, Any]]) -> bool:

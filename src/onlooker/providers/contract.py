@@ -1,8 +1,8 @@
 """The provider's contract: events in, drafts of observations out, or a typed error.
 
 A provider holds no state about sessions: what it needs is in the request. It raises `ProviderError` and nothing else
-for failures of its own, decided by status, code or stop reason, never by words in an answer. Its errors carry the
-usage of the calls that were made in vain.
+for failures of its own, decided by status, code or stop reason, never by words in an answer. Its errors carry what
+calls used that were made in vain.
 
 What follows from an error is the caller's to do:
 
@@ -24,11 +24,10 @@ from typing import Protocol
 
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.lanes import LaneCondition, LaneState
-from onlooker.domain.models import NO_USAGE, Draft, Event, ObservationKind, Usage
+from onlooker.domain.models import Draft, Event, ModelUse, ObservationKind
 
 __all__ = [
     "DEFAULT_MODE",
-    "NO_USAGE",
     "CallsNobody",
     "GenerationAnswer",
     "GenerationRequest",
@@ -87,11 +86,12 @@ class GenerationAnswer:
 
     `answered` is how many of the request's events, from the first, the drafts are about; fewer than all when the
     answer was cut by the model's limit: its whole blocks are here and the other events are to be asked about again.
-    None means all. `provider` and `prompt_version` say which of a chain made it and with what; None: the asked one.
+    None means all. `uses` are of all calls, of whatever models. `provider` and `prompt_version` say which of a chain
+    made it and with what; None: the asked one.
     """
 
     drafts: tuple[Draft, ...]
-    usage: Usage = NO_USAGE
+    uses: tuple[ModelUse, ...] = ()
     model: str | None = None
     skip_reason: str | None = None
     answered: int | None = None

@@ -18,7 +18,8 @@ from onlooker.domain.errors import (
     Unreadable,
 )
 from onlooker.domain.lanes import LaneState
-from onlooker.domain.models import NO_USAGE, Event, Usage
+from onlooker.domain.models import Event, ModelUse
+from onlooker.domain.modes import Mode
 from onlooker.providers.answers import Problem, Reading, read_answer
 from onlooker.providers.classify import Failure, failure_of, provider_error
 from onlooker.providers.contract import GenerationAnswer, GenerationRequest
@@ -87,24 +88,28 @@ class ModelProvider:
             mode = self._modes.get(request.mode)
         except (NotFound, InvalidInput) as error:
             raise BadSettings(str(error), retry_after_s=HELD_S) from error
-        budget, spent = self.input_budget, NO_USAGE
+        uses: list[ModelUse] = []
+        try:
+            answer = await self._ask_shortened(request, mode, uses)
+        except ProviderError as error:
+            error.uses = tuple(uses)
+            raise
+        version = f"{PROMPT_VERSION}/{self._modes.version_of(mode)}"
+        return replace(answer, uses=tuple(uses), provider=self.name, prompt_version=version)
+
+    async def _ask_shortened(self, request: GenerationRequest, mode: Mode, uses: list[ModelUse]) -> GenerationAnswer:
+        """Ask about what fits. What each call uses is added to `uses` as soon as it is known."""
+        budget = self.input_budget
         for shrinks in range(MOST_SHRINKS + 1):
             prompt = build_prompt(request, mode, self._renderer, budget)
             try:
                 async with self.lane.turn():
-                    answer = await self._ask_in_time(prompt)
-            except TooLong as error:
+                    return await self._ask_in_time(prompt, uses)
+            except TooLong:
                 can_split = prompt.count > 1 and prompt.task is Task.OBSERVE
-                error.usage = spent = spent + error.usage
                 if can_split or shrinks == MOST_SHRINKS:
                     raise
                 budget = min(budget, sum(self.weigh(event) for event in request.events)) // 2
-            except ProviderError as error:
-                error.usage = spent + error.usage
-                raise
-            else:
-                version = f"{PROMPT_VERSION}/{self._modes.version_of(mode)}"
-                return replace(answer, usage=spent + answer.usage, provider=self.name, prompt_version=version)
         raise AssertionError  # the last round has returned or raised
 
     async def ready(self) -> None:
@@ -123,61 +128,59 @@ class ModelProvider:
         """See `Provider`."""
         await self._client.close()
 
-    async def _ask_in_time(self, prompt: Prompt) -> GenerationAnswer:
+    async def _ask_in_time(self, prompt: Prompt, uses: list[ModelUse]) -> GenerationAnswer:
         """Call, repair and reading within the one deadline (R11)."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._ask(prompt)
+                return await self._ask(prompt, uses)
         except TimeoutError:
             error = Busy(f"{self._who}: no answer within {self._timeout_s:g} s")
             await self.lane.failed(error)
             raise error from None
 
-    async def _ask(self, prompt: Prompt) -> GenerationAnswer:
-        form, spent = self._form, NO_USAGE
+    async def _ask(self, prompt: Prompt, uses: list[ModelUse]) -> GenerationAnswer:
+        form = self._form
         turns: tuple[Turn, ...] = ()
         problem = Problem("")
         for _ in range(2):
-            try:
-                reply = await self._call(prompt, form, turns)
-            except ProviderError as error:
-                error.usage = spent + error.usage
-                raise
-            spent += reply.usage
-            found = self._read(reply, prompt, spent)
+            reply = await self._call(prompt, form, turns)
+            uses.append(ModelUse(self.name, reply.model or self._wire.model, reply.usage))
+            found = self._read(reply, prompt)
             if isinstance(found, Reading):
                 if turns and form is not self._form:
                     self._note_ignored()
-                return GenerationAnswer(found.drafts, spent, reply.model, found.skip_reason, answered=found.answered)
+                return GenerationAnswer(
+                    found.drafts, model=reply.model, skip_reason=found.skip_reason, answered=found.answered
+                )
             problem = found
             if problem.error is not None:
-                await self._raise_error_object(problem.error, spent)
+                await self._raise_error_object(problem.error)
             if not problem.can_repair:
                 break
             form = _repair_form(form, reply)
             turns = (Turn(_repeated(reply), _complaint(problem, prompt, form)),)
-        raise Unreadable(f"{self._who}: the answer cannot be used: {problem.what}", usage=spent)
+        raise Unreadable(f"{self._who}: the answer cannot be used: {problem.what}")
 
-    def _read(self, reply: Reply, prompt: Prompt, spent: Usage) -> Reading | Problem:
+    def _read(self, reply: Reply, prompt: Prompt) -> Reading | Problem:
         """What a reply says. Raises what its stop reason means."""
         if reply.stop is Stop.REFUSED:
-            raise Rejected(f"{self._who}: the content is refused", usage=spent)
+            raise Rejected(f"{self._who}: the content is refused")
         if reply.stop is Stop.TOO_LONG:
-            raise TooLong(f"{self._who}: the prompt fills the model's context", usage=spent)
+            raise TooLong(f"{self._who}: the prompt fills the model's context")
         if reply.error is not None:
             return Problem("it is an error of the endpoint", can_repair=False, error=reply.error)
         found = read_answer(reply.text[:LONGEST_ANSWER], reply.data, prompt, cut_by_limit=reply.stop is Stop.LENGTH)
         if isinstance(found, Reading) and found.is_cut:
             kind = TooLong if prompt.count > 1 and prompt.task is Task.OBSERVE else Unreadable
-            raise kind(f"{self._who}: the answer was cut by the limit of its length", usage=spent)
+            raise kind(f"{self._who}: the answer was cut by the limit of its length")
         return found
 
-    async def _raise_error_object(self, body: Mapping[str, Any], spent: Usage) -> None:
+    async def _raise_error_object(self, body: Mapping[str, Any]) -> None:
         """Raise what an error object in the place of an answer means by its names; return where it has none."""
         failure = failure_of(_OK, body)
         kind = failure.kind
         if kind is not None:
-            error = provider_error(failure, kind, who=self._who, retry_after_s=None, usage=spent)
+            error = provider_error(failure, kind, who=self._who, retry_after_s=None)
             await self.lane.failed(error, is_limit=failure.status == _TOO_MANY)
             raise error
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from onlooker.domain.errors import Busy
-from onlooker.domain.models import Draft, Event, ObservationKind, Usage
+from onlooker.domain.models import Draft, Event, ModelUse, ObservationKind, Usage
 from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 
 _MARK = re.compile(r"MARK-[A-Za-z0-9-]+")
@@ -34,7 +34,8 @@ class ScriptedProvider(CallsNobody):
             await asyncio.sleep(self._delay_s)
         if fails:
             raise Busy("scripted failure")
-        return GenerationAnswer(marked_drafts(request.events), usage=Usage(calls=1), model=self.name)
+        uses = (ModelUse(self.name, self.name, Usage(calls=1)),)
+        return GenerationAnswer(marked_drafts(request.events), uses, model=self.name)
 
 
 def marked_drafts(events: Sequence[Event]) -> tuple[Draft, ...]:

@@ -23,7 +23,7 @@ from onlooker.domain.errors import (
     Unreadable,
 )
 from onlooker.domain.jobs import JobKind, JobStatus, retry_delay_ms
-from onlooker.domain.models import NO_USAGE, Draft, Event, Job, Usage
+from onlooker.domain.models import Draft, Event, Job, ModelUse, Usage, total_usage
 from onlooker.domain.spending import Price, price_of
 from onlooker.providers.contract import DEFAULT_MODE, GenerationAnswer, Provider
 from onlooker.services.material import Material, load_material
@@ -31,6 +31,7 @@ from onlooker.services.noting import Made, store_notes, write_notes
 from onlooker.storage import jobs, spending, taking
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.jobs import Later, Taken
+from onlooker.storage.spending import ModelSpent
 from onlooker.storage.taking import Terms
 from onlooker.telemetry import log, place_of
 
@@ -44,6 +45,9 @@ Chore = Callable[[Job], Awaitable[bool]]
 
 What it has done stays done: it is called again for the same job, in this process or another. Raises `ProviderError`.
 """
+
+Uses = list[ModelUse]
+"""What the calls of a run used so far, each added as soon as it is known."""
 
 T = TypeVar("T")
 
@@ -72,20 +76,6 @@ class Ended:
 
     delay_ms: int | None
     done: Sequence[str] = ()
-
-
-@dataclass(slots=True)
-class _Spent:
-    """What the calls of a run cost so far, and whose they were."""
-
-    usage: Usage
-    provider: str
-    model: str = ""
-
-    def add(self, usage: Usage, provider: str | None, model: str | None = None) -> None:
-        self.usage += usage
-        self.provider = provider or self.provider
-        self.model = model or self.model
 
 
 class Generate:
@@ -172,7 +162,7 @@ class Generate:
         the outcome could not be stored while the lease lived. A defect in a provider or in what it answered is the
         job's own failure: it is tried again and then dead-lettered, and the worker lives on.
         """
-        spent = _Spent(NO_USAGE, self._provider.name)
+        spent: Uses = []
         try:
             if run.material is None:
                 return await self._run_chore(run.taken, self._chores[run.taken.head.kind])
@@ -184,7 +174,7 @@ class Generate:
             log.warning("defect in a job", job=run.taken.head.id, error=name, where=place_of(defect))
             return await self._settle(run.taken, Defect(name), spent)
 
-    async def _run(self, run: Run, material: Material, spent: _Spent) -> Ended:
+    async def _run(self, run: Run, material: Material, spent: Uses) -> Ended:
         """Ask for as many of the run's events as fit, fewer where they do not; what was not asked about goes back."""
         count = self._fitting(run.taken, material)
         limit: int | None = None
@@ -212,22 +202,22 @@ class Generate:
                 return await self._accept(run.taken, material, asked, answer, spent)
 
     async def _ask(
-        self, material: Material, asked: Sequence[Event], spent: _Spent, *, limit: int | None
+        self, material: Material, asked: Sequence[Event], spent: Uses, *, limit: int | None
     ) -> GenerationAnswer:
         """The answer of one call, its cost noted whatever comes of it."""
         request = material.request(asked, mode=self._mode, language=self._language, limit=limit)
         try:
             answer = await self._provider.generate(request)
         except ProviderError as error:
-            spent.add(error.usage, error.provider)
+            spent += error.uses
             raise
-        spent.add(answer.usage, answer.provider, answer.model)
+        spent += answer.uses
         if answer.answered == 0:
             raise Unreadable("the answer was cut before anything was said")
         return answer
 
     async def _ask_in_parts(
-        self, material: Material, asked: Sequence[Event], spent: _Spent, *, limit: int | None
+        self, material: Material, asked: Sequence[Event], spent: Uses, *, limit: int | None
     ) -> GenerationAnswer:
         """The answer about all events of one job that has more of them than a call takes."""
         drafts: list[Draft] = []
@@ -241,7 +231,7 @@ class Generate:
                 return replace(answer, drafts=tuple(drafts), answered=None)
 
     async def _accept(
-        self, taken: Taken, material: Material, asked: Sequence[Event], answer: GenerationAnswer, spent: _Spent
+        self, taken: Taken, material: Material, asked: Sequence[Event], answer: GenerationAnswer, spent: Uses
     ) -> Ended:
         """Store an answer; of a run that it is not wholly about, the rest goes back."""
         count = len(taken.jobs)
@@ -302,7 +292,7 @@ class Generate:
         return await self._database.read(lambda conn: jobs.next_head(conn, session_id, job_id))
 
     async def _settle(
-        self, taken: Taken, error: ProviderError, spent: _Spent | None = None, *, final: bool = False
+        self, taken: Taken, error: ProviderError, spent: Sequence[ModelUse] = (), *, final: bool = False
     ) -> Ended:
         """Record a failed call: hold what an outage hit, retry or dead-letter what the job itself caused.
 
@@ -334,7 +324,7 @@ class Generate:
         return Ended(delay_ms if status is JobStatus.QUEUED else None)
 
     async def _store(
-        self, taken: Taken, material: Material, answer: GenerationAnswer, spent: _Spent, *, count: int
+        self, taken: Taken, material: Material, answer: GenerationAnswer, spent: Uses, *, count: int
     ) -> Ended:
         """Notes, sources and completion in one transaction, fenced by the lease; the jobs past `count` go back."""
         kept, rest = taken.divided(count)
@@ -354,7 +344,7 @@ class Generate:
         await self._write(taken, work, spent)
         return Ended(None, kept.ids)
 
-    async def _write(self, taken: Taken, work: Callable[[Connection], None], spent: _Spent | None = None) -> None:
+    async def _write(self, taken: Taken, work: Callable[[Connection], None], spent: Sequence[ModelUse] = ()) -> None:
         """Run a fenced transaction until it is known to be done, for as long as the lease may live.
 
         What calls cost is added in it, and alone where the fence refuses it: a refused answer was paid too. After a
@@ -383,20 +373,25 @@ class Generate:
             await self._outlast(lambda: self._database.tx(lambda conn: self._add_usage(conn, taken, spent)))
             raise
 
-    def _add_usage(self, conn: Connection, taken: Taken, spent: _Spent | None) -> None:
-        if spent is None or not spent.usage.calls:
+    def _add_usage(self, conn: Connection, taken: Taken, spent: Sequence[ModelUse]) -> None:
+        by_model: dict[tuple[str, str], list[ModelUse]] = {}
+        for use in spent:
+            if use.usage.calls:
+                by_model.setdefault((use.provider, use.model), []).append(use)
+        if not by_model:
             return
-        price = price_of(self._prices, spent.model)
-        spending.add_usage(
-            conn,
-            taken.head,
-            spent.usage,
-            call=taken.token,
-            cost_microusd=0 if price is None else price.cost_microusd(spent.usage),
-            provider=spent.provider,
-            model=spent.model,
-            wall_ms=self._now_ms(),
-        )
+        costs = [
+            ModelSpent(provider, model, usage := total_usage(uses), self._cost_microusd(provider, model, usage))
+            for (provider, model), uses in by_model.items()
+        ]
+        spending.add_usage(conn, taken.head, costs, call=taken.token, wall_ms=self._now_ms())
+
+    def _cost_microusd(self, provider: str, model: str, usage: Usage) -> int:
+        """By the price of the model that answered, else of the one that was asked for: an endpoint names it its way."""
+        asked = (lane.model or "" for lane in self._provider.lanes() if lane.provider == provider)
+        found = (price_of(self._prices, name) for name in (model, *asked))
+        price = next((each for each in found if each is not None), None)
+        return 0 if price is None else price.cost_microusd(usage)
 
     async def _outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make the attempt again while the database is away, for as long as the lease may live."""

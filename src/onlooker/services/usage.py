@@ -92,5 +92,5 @@ class Spending:
             caps = spending.caps_of(conn, scope, self._project_caps, self._team_caps)
             spent = spending.spent_of(conn, scope, now) if caps else {}
             for cap in caps:
-                states[cap] = CapState(cap, spent[cap.project_id, cap.period, cap.unit])
+                states[cap] = CapState(cap, cap.counts(spent[cap.project_id, cap.period]))
         return [state for state in states.values() if state.cap.project_id or principal.project_id is None]

@@ -35,6 +35,7 @@ FREED = {
     "rung_at": 0,
     "ring_wait_ms": 0,
     "reserved_tokens": 0,
+    "reserved_microusd": 0,
 }
 """What every end of a lease writes."""
 

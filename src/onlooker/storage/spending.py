@@ -2,20 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import bindparam, delete, func, or_, select, text, update
 
 from onlooker.domain.batching import BYTES_A_TOKEN, EVENT_TOKENS
 from onlooker.domain.models import Job, Scope, Usage
-from onlooker.domain.spending import Cap, DefaultCaps, Period, day_of, first_day, rest_of_period_ms
+from onlooker.domain.spending import (
+    NOTHING_SPENT,
+    Amount,
+    Cap,
+    DefaultCaps,
+    Period,
+    Price,
+    day_of,
+    first_day,
+    rest_of_period_ms,
+)
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection
 from onlooker.storage.jobs import IS_PROCESSING, JOBS
 from onlooker.storage.tables import usage_caps, usage_daily
 
-CALL_TOKENS = 3_000
-"""What a call takes beside its events: the prompt's unchanging part, what was noted lately, and the answer."""
+PROMPT_TOKENS = 2_000
+"""What a call takes in beside its events: the prompt's unchanging part, and what was noted lately."""
+
+ANSWER_TOKENS = 1_000
+"""What an answer takes."""
 
 SUMMARY_TOKENS = 6_000
 """What a summary, whose events were not weighed, takes of events."""
@@ -47,7 +59,7 @@ _ADD_TO_DAY = text(
 _RESERVE = (
     update(JOBS)
     .where(JOBS.c.id == bindparam("of_job"), JOBS.c.project_id == bindparam("of_project"))
-    .values(reserved_tokens=bindparam("tokens"))
+    .values(reserved_tokens=bindparam("tokens"), reserved_microusd=bindparam("microusd"))
 )
 _TOKENS = usage_daily.c.input_tokens + usage_daily.c.output_tokens
 _SPENT = select(
@@ -58,7 +70,7 @@ _SPENT = select(
 ).where(usage_daily.c.team_id == bindparam("of_team"), usage_daily.c.day >= bindparam("since"))
 _SPENT = _SPENT.group_by(usage_daily.c.project_id, usage_daily.c.day)
 _RESERVED = (
-    select(JOBS.c.project_id, func.sum(JOBS.c.reserved_tokens))
+    select(JOBS.c.project_id, func.sum(JOBS.c.reserved_tokens), func.sum(JOBS.c.reserved_microusd))
     .where(IS_PROCESSING, JOBS.c.team_id == bindparam("of_team"), JOBS.c.reserved_tokens > 0)
     .group_by(JOBS.c.project_id)
 )
@@ -77,6 +89,22 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSpent:
+    """What the calls of one model used, and what that cost."""
+
+    provider: str
+    model: str
+    usage: Usage
+    cost_microusd: int
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """In the order of the tables' columns."""
+        usage = self.usage
+        return (usage.calls, usage.input_tokens, usage.output_tokens, usage.cached_tokens, self.cost_microusd)
+
+
+@dataclass(frozen=True, slots=True)
 class DayOfUse:
     """What a project's calls of one model cost on one day."""
 
@@ -88,31 +116,34 @@ class DayOfUse:
     cost_microusd: int
 
 
-def add_usage(
-    conn: Connection, job: Job, usage: Usage, *, call: str, cost_microusd: int, provider: str, model: str, wall_ms: int
-) -> None:
+def add_usage(conn: Connection, job: Job, spent: Sequence[ModelSpent], *, call: str, wall_ms: int) -> None:
     """Add what calls cost to their job and its day, whoever holds the job now: a refused answer was paid too.
 
-    `call` names them: what was added under that name last is not added again.
+    `call` names them: what was added under that name last is not added again. `spent` has each model once.
     """
-    counts = (usage.calls, usage.input_tokens, usage.output_tokens, usage.cached_tokens, cost_microusd)
-    more = {f"more_{name}": count for name, count in zip(_COUNTED, counts, strict=True)}
+    total = [sum(counts) for counts in zip(*(each.counts for each in spent), strict=True)]
+    more = {f"more_{name}": count for name, count in zip(_COUNTED, total, strict=True)}
     given = {"of_job": job.id, "of_project": job.project_id, "of_call": call}
     if not conn.execute(_ADD_TO_JOB, {**given, **more}).rowcount:
         return
-    row = (job.team_id, job.project_id, day_of(wall_ms), provider, model, *counts)
-    conn.execute(_ADD_TO_DAY, dict(zip(_DAILY_NAMES, row, strict=True)))
+    day = day_of(wall_ms)
+    rows = [(job.team_id, job.project_id, day, each.provider, each.model, *each.counts) for each in spent]
+    # In one order for all: two that add to the same rows do not wait for each other.
+    conn.execute(_ADD_TO_DAY, [dict(zip(_DAILY_NAMES, row, strict=True)) for row in sorted(rows)])
 
 
-def estimate_tokens_of(run: Sequence[Job], input_budget: int) -> int:
-    """What the call for a run may take of a cap, in and out."""
+def estimate_of(run: Sequence[Job], input_budget: int, prices: Sequence[Price]) -> Amount:
+    """What the call for a run may take of a cap, at the dearest of the prices."""
     sizes = [job.source_bytes // BYTES_A_TOKEN or SUMMARY_TOKENS for job in run]
-    return CALL_TOKENS + min(sum(min(size, EVENT_TOKENS) for size in sizes), input_budget)
+    tokens_in = PROMPT_TOKENS + min(sum(min(size, EVENT_TOKENS) for size in sizes), input_budget)
+    usage = Usage(1, tokens_in, ANSWER_TOKENS)
+    return Amount(tokens_in + ANSWER_TOKENS, max((price.cost_microusd(usage) for price in prices), default=0))
 
 
-def reserve(conn: Connection, head: Job, tokens: int) -> None:
-    """Count so many tokens as spent for as long as the head's lease is not ended."""
-    conn.execute(_RESERVE, {"of_job": head.id, "of_project": head.project_id, "tokens": tokens})
+def reserve(conn: Connection, head: Job, amount: Amount) -> None:
+    """Count so much as spent for as long as the head's lease is not ended."""
+    given = {"of_job": head.id, "of_project": head.project_id}
+    conn.execute(_RESERVE, {**given, "tokens": amount.tokens, "microusd": amount.microusd})
 
 
 def held_by_cap(
@@ -121,42 +152,45 @@ def held_by_cap(
     """What keeps the head from costing anything now; None where nothing does. One process asks for a team at a time."""
     dialect.lock_keys(conn, [f"caps:{head.team_id}"])
     caps = caps_of(conn, head.scope, of_project, of_team)
+    # Before what is spent: a call that ends between the two looks is then counted twice, and not missed.
+    in_flight = _reserved(conn, head.scope)
     spent = spent_of(conn, head.scope, wall_ms)
-    reached = [cap for cap in caps if cap.is_reached(spent[cap.project_id, cap.period, cap.unit])]
+    reached = [cap for cap in caps if cap.is_reached(cap.counts(spent[cap.project_id, cap.period]))]
     if reached:
         last = max(reached, key=lambda cap: rest_of_period_ms(cap.period, wall_ms))
         return Reached(last, rest_of_period_ms(last.period, wall_ms), by_calls_in_flight=False)
-    for project_id, tokens in conn.execute(_RESERVED, {"of_team": head.team_id}):
-        _add(spent, head.scope, project_id, (Period.DAY, Period.MONTH), int(tokens), 0)
-    close = [cap for cap in caps if cap.is_reached(spent[cap.project_id, cap.period, cap.unit])]
+    bound = {cap: spent[cap.project_id, cap.period] + in_flight[cap.project_id] for cap in caps}
+    close = [cap for cap in caps if cap.is_reached(cap.counts(bound[cap]))]
     return Reached(close[0], IN_FLIGHT_WAIT_MS, by_calls_in_flight=True) if close else None
 
 
-Spent = dict[tuple[str | None, Period, Literal["tokens", "microusd"]], int]
-"""By project (None: the whole team), period and unit."""
+Spent = dict[tuple[str | None, Period], Amount]
+"""By project (None: the whole team) and period."""
 
 
 def spent_of(conn: Connection, scope: Scope, wall_ms: int) -> Spent:
     """What a project and its team have spent in the day and the month in which a time lies."""
     today, month = day_of(wall_ms), first_day(Period.MONTH, wall_ms)
-    spent: Spent = {
-        (reach, period, unit): 0
-        for reach in (scope.project_id, None)
-        for period in Period
-        for unit in ("tokens", "microusd")
-    }
+    spent: Spent = {(reach, period): NOTHING_SPENT for reach in (scope.project_id, None) for period in Period}
     for project_id, day, tokens, microusd in conn.execute(_SPENT, {"of_team": scope.team_id, "since": month}):
-        periods = (Period.DAY, Period.MONTH) if day == today else (Period.MONTH,)
-        _add(spent, scope, project_id, periods, int(tokens), int(microusd))
+        for reach in _reaches(scope, project_id):
+            for period in (Period.DAY, Period.MONTH) if day == today else (Period.MONTH,):
+                spent[reach, period] += Amount(int(tokens), int(microusd))
     return spent
 
 
-def _add(spent: Spent, scope: Scope, project_id: str, periods: Sequence[Period], tokens: int, microusd: int) -> None:
-    """Add what a project of the team has spent to what the team has and, where it is the scope's, to that."""
-    for reach in (scope.project_id, None) if project_id == scope.project_id else (None,):
-        for period in periods:
-            spent[reach, period, "tokens"] += tokens
-            spent[reach, period, "microusd"] += microusd
+def _reserved(conn: Connection, scope: Scope) -> dict[str | None, Amount]:
+    """What calls in flight may take, of a project and of its team (None)."""
+    reserved: dict[str | None, Amount] = {scope.project_id: NOTHING_SPENT, None: NOTHING_SPENT}
+    for project_id, tokens, microusd in conn.execute(_RESERVED, {"of_team": scope.team_id}):
+        for reach in _reaches(scope, project_id):
+            reserved[reach] += Amount(int(tokens), int(microusd))
+    return reserved
+
+
+def _reaches(scope: Scope, project_id: str) -> Sequence[str | None]:
+    """Whose what a project of the scope's team spends is: the scope's own project's too, or only the team's."""
+    return (project_id, None) if project_id == scope.project_id else (None,)
 
 
 def caps_of(conn: Connection, scope: Scope, of_project: DefaultCaps, of_team: DefaultCaps) -> list[Cap]:

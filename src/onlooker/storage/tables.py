@@ -317,6 +317,7 @@ observation_generation_jobs = Table(
     Column("calls", Integer, nullable=False, server_default=text("0")),
     Column("cost_microusd", BigInteger, nullable=False, server_default=text("0")),
     Column("reserved_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("reserved_microusd", BigInteger, nullable=False, server_default=text("0")),
     Column("usage_token", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -364,7 +365,7 @@ observation_generation_jobs = Table(
     ),
     Index("ix_jobs_held", "team_id", "project_id", info=where("held_reason IS NOT NULL")),
 )
-"""While a run is processing, its head's `reserved_tokens` are what its call may take of a cap; `usage_token` is the
+"""While a run is processing, its head's `reserved_…` are what its call may take of a cap; `usage_token` is the
 lease under which usage was last added, so that no call is counted twice."""
 
 observation_generation_job_events = Table(

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, exists, func, or_, select, update
 from onlooker.domain.batching import Batching, GenerationPolicy, Settling, choose_run
 from onlooker.domain.jobs import CALLS_A_MODEL, JobStatus
 from onlooker.domain.models import Job
-from onlooker.domain.spending import NO_CAPS, DefaultCaps
+from onlooker.domain.spending import NO_CAPS, NOTHING_SPENT, Amount, DefaultCaps, Price
 from onlooker.storage import dialect, spending
 from onlooker.storage.database import Connection
 from onlooker.storage.jobs import (
@@ -40,7 +40,10 @@ KEY_REVOKED = "the key that sent this was revoked"
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms a process takes jobs. `spends` says that its provider's calls cost something."""
+    """On what terms a process takes jobs. `spends` says that its provider's calls cost something.
+
+    `prices` are those of the models that may be called, as far as they are known.
+    """
 
     worker: str
     lease_ms: int
@@ -48,6 +51,7 @@ class Terms:
     spends: bool = False
     project_caps: DefaultCaps = NO_CAPS
     team_caps: DefaultCaps = NO_CAPS
+    prices: Sequence[Price] = ()
 
     @property
     def has_caps(self) -> bool:
@@ -173,14 +177,14 @@ def _take(
     run = choose_run(live, batching, now)
     if isinstance(run, Settling):
         return Later(run.delay_ms)
-    reserved = 0
+    reserved = NOTHING_SPENT
     if terms.spends and head.kind in CALLS_A_MODEL and (around.has_caps or terms.has_caps):
         reached = spending.held_by_cap(conn, head, terms.project_caps, terms.team_caps, wall_ms)
         if reached is not None:
             if not reached.by_calls_in_flight:
                 _hold(conn, head, str(reached.cap), now, due=now + reached.delay_ms)
             return Later(reached.delay_ms)
-        reserved = spending.estimate_tokens_of(run, terms.batching.input_budget)
+        reserved = spending.estimate_of(run, terms.batching.input_budget, terms.prices)
     taken = Taken(tuple(run), token, batching.policy, around.project_name)
     return _write(conn, taken, terms, now=now, reserved=reserved)
 
@@ -194,13 +198,13 @@ def _hold(conn: Connection, head: Job, reason: str, now: int, *, due: int) -> No
     note(conn, [head], "held", now, reason)
 
 
-def _write(conn: Connection, run: Taken, terms: Terms, *, now: int, reserved: int) -> Taken | Later:
+def _write(conn: Connection, run: Taken, terms: Terms, *, now: int, reserved: Amount) -> Taken | Later:
     until = now + terms.lease_ms
     given = {"of_jobs": run.ids, "by_token": run.token, "by_worker": terms.worker, "until": until, "at": now}
     if conn.execute(_TAKE, given).rowcount != len(run.jobs):
         # A job of no session has no lock: another worker was faster.
         return Later(BUSY_SESSION_MS)
-    if reserved:
+    if reserved != NOTHING_SPENT:
         spending.reserve(conn, run.head, reserved)
     note(conn, run.jobs, "taken", now)
     taken = [
