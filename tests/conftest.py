@@ -27,6 +27,7 @@ from servers import (
     postgres_server,
     redis_families,
     redis_server,
+    wheel_postgres,
 )
 
 # The same examples in every run, so that a failure is a change of ours.
@@ -179,6 +180,26 @@ def prepared_postgres(postgres_url: str) -> Iterator[str]:
 def postgres_database_prepared(postgres_url: str, prepared_postgres: str) -> Iterator[str]:
     """The URL of a new, migrated Postgres database."""
     yield from fresh_postgres(postgres_url, template=prepared_postgres)
+
+
+@pytest.fixture(scope="session")
+def prepared_pgvector() -> Iterator[tuple[str, str]]:
+    """The wheel's Postgres, which has pgvector, whatever other there is: its URL, and a template as above."""
+    try:
+        with postgres_server(binaries=wheel_postgres()) as server:
+            name = "onlooker_prepared"
+            admin_execute(server.url, f"CREATE DATABASE {name} TEMPLATE template0")
+            prepare_now(with_database(server.url, name))
+            yield server.url, name
+    except (ServerMissing, ServerFailed) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def pgvector_database_prepared(prepared_pgvector: tuple[str, str]) -> Iterator[str]:
+    """The URL of a new, migrated database with pgvector."""
+    server_url, template = prepared_pgvector
+    yield from fresh_postgres(server_url, template=template)
 
 
 @pytest.fixture(params=KINDS)

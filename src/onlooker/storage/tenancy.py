@@ -1,13 +1,13 @@
 """The predicate that every statement on tenant data carries: in two shapes with parameters, or with the values."""
 
-from sqlalchemy import ColumnElement, FromClause, Table, TableClause, bindparam, literal_column
+from sqlalchemy import ColumnElement, FromClause, TableClause, bindparam, literal_column
 
 from onlooker.domain.models import Scope
 
 _NOTHING: ColumnElement[str] = literal_column("''")
 
 
-def is_listed(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def is_listed(table: TableClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Whether a row belongs to the scope that `owner` gives, where the statement looks through a tenant's rows."""
     return table.c.team_id == bindparam("of_team"), table.c.project_id == bindparam("of_project")
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
 
 from onlooker.domain.models import Scope
 from onlooker.storage import dialect, vectors
 from onlooker.storage.database import Connection
 from onlooker.storage.search_tables import search_vectors
-from onlooker.storage.tenancy import belongs
+from onlooker.storage.tenancy import is_listed, owner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,14 @@ MOST_PROJECTS = 64
 LOOKED_BACK = 256
 """Vectors before the last that was read which are looked for again: transactions end in any order on Postgres."""
 
+READ_AT_ONCE = 1_000
+_SINCE = (
+    select(VECTORS.c.serial, VECTORS.c.number, VECTORS.c.vector)
+    .where(*is_listed(VECTORS), VECTORS.c.model == bindparam("of_model"), VECTORS.c.serial > bindparam("since"))
+    .order_by(VECTORS.c.serial)
+    .limit(bindparam("most"))
+)
+
 _LOOKS_AT = text("SELECT set_config('hnsw.ef_search', :count, true)")
 MOST_LOOKED_AT = 1_000
 """An index that is asked for so many of the nearest finds no more, and finds few of them if it looks at few."""
@@ -39,11 +47,16 @@ _NEAREST = """
     FROM search_vectors WHERE team_id = :team AND project_id = :project AND model = :model
     ORDER BY vector::halfvec({size}) <=> CAST(CAST(:question AS TEXT) AS halfvec({size})) LIMIT :count
 """
-_OF_THESE = """
-    SELECT number, 1 - (vector <=> CAST(CAST(:question AS TEXT) AS halfvec)) AS nearness
-    FROM search_vectors WHERE team_id = :team AND project_id = :project AND model = :model
-    AND number = ANY(CAST(:numbers AS BIGINT[]))
-"""
+_NEAREST_OF = text(
+    """
+    SELECT number, 1 - distance AS nearness FROM (
+        SELECT number, vector <=> CAST(CAST(:question AS TEXT) AS halfvec) AS distance
+        FROM search_vectors WHERE team_id = :team AND project_id = :project AND model = :model
+        AND number = ANY(CAST(:numbers AS BIGINT[])) OFFSET 0
+    ) AS compared ORDER BY distance LIMIT :count
+    """
+)
+"""Compared first and sorted then (OFFSET 0), so that no index that knows others too is asked."""
 
 
 class VectorIndex:
@@ -65,14 +78,14 @@ class VectorIndex:
             return _nearest_by_pgvector(conn, scope, model, question, count)
         return self._read(conn, scope, model, question).nearest(question, count)
 
-    def cosines(
-        self, conn: Connection, scope: Scope, model: str, question: bytes, numbers: Sequence[int]
-    ) -> dict[int, float]:
-        """The cosines of these entries; those without a vector of this model are left out."""
+    def nearest_of(
+        self, conn: Connection, scope: Scope, model: str, question: bytes, numbers: Sequence[int], count: int
+    ) -> list[tuple[int, float]]:
+        """The same among these entries, each of them compared; those without a vector of this model are left out."""
         if vectors.has_pgvector(conn):
-            given = _given(scope, model, question) | {"numbers": list(numbers)}
-            return {row.number: row.nearness for row in conn.execute(text(_OF_THESE), given)}
-        return self._read(conn, scope, model, question).cosines(question, numbers)
+            given = _given(scope, model, question) | {"numbers": list(numbers), "count": count}
+            return [(row.number, row.nearness) for row in conn.execute(_NEAREST_OF, given)]
+        return self._read(conn, scope, model, question).nearest_of(question, numbers, count)
 
     def _read(self, conn: Connection, scope: Scope, model: str, question: bytes) -> "_Mapped":
         key = scope.project_id, model
@@ -128,35 +141,33 @@ class _Mapped:
 
     def update(self, conn: Connection, scope: Scope, model: str) -> None:
         """Read what was written since the last time."""
-        import numpy as np
-
         with self._lock:
             # SQLite has one writer at a time: what is numbered later is written later.
             since = self._last_serial - (0 if dialect.is_sqlite(conn) else LOOKED_BACK)
-            found = conn.execute(
-                select(VECTORS.c.serial, VECTORS.c.number, VECTORS.c.vector)
-                .where(
-                    *belongs(VECTORS, scope),
-                    VECTORS.c.model == model,
-                    VECTORS.c.serial > since,
-                )
-                .order_by(VECTORS.c.serial)
-                .execution_options(yield_per=1_000)
-            )
-            for portion in found.partitions():
-                new = [row for row in portion if row.serial not in self._recent and len(row.vector) == 2 * self._size]
-                if not new:
-                    continue
-                self._make_room(self._count + len(new))
-                half = np.frombuffer(b"".join(row.vector for row in new), dtype="<f2")
-                until = self._count + len(new)
-                self._rows[self._count : until] = half.reshape(len(new), self._size)
-                self._numbers[self._count : until] = [row.number for row in new]
-                self._places.update((row.number, self._count + place) for place, row in enumerate(new))
-                self._count = until
-                self._last_serial = max(self._last_serial, new[-1].serial)
-                self._recent.update(row.serial for row in new)
-                self._recent = {serial for serial in self._recent if serial > self._last_serial - LOOKED_BACK}
+            while True:
+                given = {**owner(scope), "of_model": model, "since": since, "most": READ_AT_ONCE}
+                portion = dialect.fetch(conn, _SINCE, given)
+                if portion:
+                    since = portion[-1][0]
+                    self._take([row for row in portion if row[0] not in self._recent and len(row[2]) == 2 * self._size])
+                if len(portion) < READ_AT_ONCE:
+                    return
+
+    def _take(self, new: Sequence[tuple[int, int, bytes]]) -> None:
+        import numpy as np
+
+        if not new:
+            return
+        until = self._count + len(new)
+        self._make_room(until)
+        half = np.frombuffer(b"".join(vector for _, _, vector in new), dtype="<f2")
+        self._rows[self._count : until] = half.reshape(len(new), self._size)
+        self._numbers[self._count : until] = [number for _, number, _ in new]
+        self._places.update((number, self._count + place) for place, (_, number, _) in enumerate(new))
+        self._count = until
+        self._last_serial = max(self._last_serial, new[-1][0])
+        self._recent.update(serial for serial, _, _ in new)
+        self._recent = {serial for serial in self._recent if serial > self._last_serial - LOOKED_BACK}
 
     def _make_room(self, count: int) -> None:
         room = len(self._numbers)
@@ -189,14 +200,14 @@ class _Mapped:
             found.setdefault(number, cosine)
         return list(found.items())
 
-    def cosines(self, question: bytes, numbers: Sequence[int]) -> dict[int, float]:
-        """See `VectorIndex.cosines`."""
+    def nearest_of(self, question: bytes, numbers: Sequence[int], count: int) -> list[tuple[int, float]]:
+        """See `VectorIndex.nearest_of`."""
         import numpy as np
 
         _, rows, _ = self._snapshot()
         known = [number for number in numbers if number in self._places]
         if not known:
-            return {}
-        places = [self._places[number] for number in known]
-        found = rows[places] @ np.frombuffer(question, dtype="<f4")
-        return dict(zip(known, found.tolist(), strict=True))
+            return []
+        cosines = rows[[self._places[number] for number in known]] @ np.frombuffer(question, dtype="<f4")
+        best = np.argsort(-cosines)[:count]
+        return [(known[place], cosine) for place, cosine in zip(best.tolist(), cosines[best].tolist(), strict=True)]
