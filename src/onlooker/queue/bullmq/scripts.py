@@ -45,7 +45,7 @@ class Scripts:
 
 def _script(*parts: str) -> Script:
     folder = files(__package__) / "scripts"
-    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("common", *parts))
+    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("common", "seldom", *parts))
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
 

@@ -44,13 +44,13 @@ local function claim_of(q, token, lease, holder)
   call('ZREM', P .. 'ready', q)
   local id = next_job(q, k)
   if not id then
-    if exclusive(q) then settle(q, k) end
+    if exclusive(q) then seldom().settle(q, k) end
     return nil
   end
   local job = call('HMGET', k .. id, unpack(TOLD))
   if not job[1] then
     call('LREM', k .. 'active', -1, id)
-    if exclusive(q) then settle(q, k) else refresh(q, k) end
+    if exclusive(q) then seldom().settle(q, k) else refresh(q, k) end
     return nil
   end
   local attempt = tonumber(job[5] or 0) + 1
@@ -68,7 +68,7 @@ end
 local function claimed_by(token)
   local found = {}
   for _, member in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
-    local q, id = split(member)
+    local q, id = seldom().split(member)
     local k = P .. q .. ':'
     local lock = call('GET', k .. id .. ':lock')
     if lock and string.sub(lock, 1, #token + 1) == token .. '.' then
@@ -90,12 +90,12 @@ local function claim(at)
     lanes = {}
     for i = 1, given do lanes[i] = ARGV[at + 8 + i] end
   end
-  for i = at + 9 + math.max(given, 0), #ARGV do check(ARGV[i]) end
+  for i = at + 9 + math.max(given, 0), #ARGV do seldom().check(ARGV[i]) end
   local next_ms
   local claims = ARGV[at + 4] == '1' and claimed_by(token) or {}
   if #claims > 0 then return { claims, 0 } end
   local looked = ARGV[at + 5] == '1'
-  if looked then next_ms = look() end
+  if looked then next_ms = seldom().look() end
   local is_current
   while #claims < count do
     local q = next_lane(lanes)
@@ -111,7 +111,7 @@ local function claim(at)
     elseif looked then
       break
     else
-      looked, next_ms = true, look()
+      looked, next_ms = true, seldom().look()
     end
   end
   if lanes and #claims == 0 and tonumber(ARGV[at + 7]) > 0 then

@@ -23,6 +23,6 @@ return done(once(ARGV[1], function()
     call('DEL', k .. set)
   end
   call('ZREM', P .. 'ready', q)
-  if exclusive(q) then settle(q, k) end
+  if exclusive(q) then seldom().settle(q, k) end
   return count
 end))

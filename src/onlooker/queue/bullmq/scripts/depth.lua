@@ -6,13 +6,13 @@ local function meet(q, id)
   if at then oldest = math.min(oldest or now, tonumber(at)) end
 end
 for _, member in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
-  local q, id = split(member)
+  local q, id = seldom().split(member)
   if exclusive(q) then claimed = claimed + 1 end
   meet(q, id)
 end
 local first = call('ZRANGE', P .. 'ready', 0, 0)[1]
 if first then meet(first, call('LINDEX', P .. first .. ':wait', -1)) end
-for _, member in ipairs(call('ZRANGE', P .. 'due', 0, PORTION)) do meet(split(member)) end
+for _, member in ipairs(call('ZRANGE', P .. 'due', 0, PORTION)) do meet(seldom().split(member)) end
 local delayed = call('ZCOUNT', P .. 'due', '(' .. now, '+inf')
 local open = tonumber(call('GET', P .. 'open') or 0)
 call('ZREMRANGEBYSCORE', P .. 'dead', 0, since)

@@ -12,6 +12,19 @@ local function take_from(q, k, id, token)
   return call('LREM', k .. 'active', -1, id) == 1
 end
 
+-- A message of a session's lane is finished.
+local function one_less(q, k)
+  local left = tonumber(call('ZINCRBY', P .. 'lanes', -1, q))
+  if left >= 0 then call('DECR', P .. 'open') end
+  local has_more = refresh(q, k, true)
+  if left == 0 and not has_more then
+    seldom().forget(q, k)
+  elseif left < 1 or not has_more then
+    if left < 0 then call('ZREM', P .. 'lanes', q) end
+    seldom().settle(q, k)
+  end
+end
+
 -- Confirm or, with a reason, dead-letter. The job's hash stays for the retention and keeps its id from being reused.
 local function finish(token, q, id, nonce, reason, retention)
   local k = P .. q .. ':'

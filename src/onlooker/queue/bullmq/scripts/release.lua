@@ -4,9 +4,9 @@ local k = P .. q .. ':'
 if not take_from(q, k, id, token) then return ended_by(k, id, token, nonce) and 1 or 0 end
 call('HSET', k .. id, 'ol_end', token .. '|' .. nonce)
 if delay > 0 then
-  delay_until(q, k, id, now + delay)
+  seldom().delay_until(q, k, id, now + delay)
   refresh(q, k)
 else
-  put_back(q, k, id)
+  seldom().put_back(q, k, id)
 end
 return done(1)

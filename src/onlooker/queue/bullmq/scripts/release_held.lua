@@ -2,12 +2,12 @@
 return done(once(ARGV[1], function()
   local count = 0
   for _, member in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
-    local q, id = split(member)
+    local q, id = seldom().split(member)
     local k = P .. q .. ':'
     local holder, lock = call('HGET', k .. id, 'pb') or '', call('GET', k .. id .. ':lock') or ''
     for i = 2, #ARGV do
       if holder == ARGV[i] or string.sub(lock, 1, #ARGV[i]) == ARGV[i] then
-        if unclaim(q, k, id) then count = count + 1 end
+        if seldom().unclaim(q, k, id) then count = count + 1 end
         break
       end
     end

@@ -3,6 +3,6 @@ local q = ARGV[2]
 local k = P .. q .. ':'
 return done(once(ARGV[1], function()
   local ids = call('LRANGE', k .. 'active', 0, -1)
-  for _, id in ipairs(ids) do unclaim(q, k, id) end
+  for _, id in ipairs(ids) do seldom().unclaim(q, k, id) end
   return #ids
 end))
