@@ -154,11 +154,87 @@ class TestBlocks:
         )
         assert (note_in(answer).sources, note_in(answer).supersedes) == ((2, 0), ("id-2",))
 
+    def test_a_block_without_its_end_behind_others_is_lost_alone(self) -> None:
+        found = reading_of(f"{FULL}<observation><title>lost")
+        assert ([note.title for note in found.drafts], found.answered, found.is_cut) == (
+            ["Totals rounded"],
+            None,
+            False,
+        )
+
+    def test_text_as_it_is_is_text(self) -> None:
+        answer = "<observation><title><![CDATA[A < B & C]]></title><narrative>caf&#233; &mdash; ?a=1&copy=2</narrative>"
+        note = note_in(f"{answer}</observation>")
+        assert (note.title, note.narrative) == ("A < B & C", "café — ?a=1&copy=2")
+
+    @pytest.mark.parametrize("prose", ["Retry added", "修复四舍五入"])
+    def test_short_prose_is_prose(self, prose: str) -> None:
+        assert note_in(f"<observation>{prose}</observation>").title == prose
+
+    def test_a_summary_in_an_observation_is_its_narrative(self) -> None:
+        note = note_in("<observation><title>Parser</title><summary>It retries now.</summary></observation>")
+        assert (note.title, note.narrative) == ("Parser", "It retries now.")
+        assert note_in("<observation>\n<summary>It retries now.</summary>\n</observation>").title == "It retries now."
+
+    def test_names_may_stand_in_one_line(self) -> None:
+        note = note_in(
+            "<observation><title>x</title><concepts>gotcha, pattern</concepts><files_read>a.py, b.py</files_read>"
+            '<facts>["one, two", "three"]</facts></observation>'
+        )
+        assert (note.concepts, note.files_read, note.facts) == (
+            ("gotcha", "pattern"), ("a.py", "b.py"), ("one, two", "three"),
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("word", ["Bug fix", "🔴 bugfix", '"bugfix"', "[ bug-fix ]", "BUG_FIX"])
+    def test_signs_around_a_type_do_not_hide_it(self, word: str) -> None:
+        assert note_in(f"<observation><type>{word}</type><title>x</title></observation>").kind is ObservationKind.BUGFIX
+
+    @pytest.mark.parametrize(
+        "said, indexes",
+        [("0, 2", (0, 2)), ("0-2", (0, 1, 2)), ("#1", (1,)), ("event 2.0", (2,)), ("-1", ()), ("1.5", ()), ("2-1", ())],
+    )
+    def test_indexes_are_read_in_any_spelling(self, said: str, indexes: tuple[int, ...]) -> None:
+        assert note_in(f"<observation><title>x</title><events>{said}</events></observation>").sources == indexes
+        assert note_in({"observations": [{"title": "x", "events": [said]}]}).sources == indexes
+
+
+class TestThoughts:
+    DRAFT = "<observation><title>Draft</title></observation>"
+
+    @pytest.mark.parametrize(
+        "thoughts",
+        ["<think>{}</think>\n", "<Thinking>\n{}\n</Thinking>", "I think: {}\n</think>\n", "\n<think>{}</think>"],
+    )
+    @pytest.mark.parametrize("answer", [FULL, '{"observations": [{"title": "Totals rounded"}]}'])
+    def test_what_a_model_thought_aloud_is_no_answer(self, thoughts: str, answer: str) -> None:
+        assert note_in(thoughts.format(self.DRAFT) + answer).title == "Totals rounded"
+
+    def test_thoughts_alone_are_none(self) -> None:
+        assert problem_with(f"<think>{self.DRAFT}</think>").can_repair
+        assert reading_of(f"<think>{self.DRAFT} and", cut=True) == Reading(is_cut=True)
+
+    def test_a_narrative_may_speak_of_them(self) -> None:
+        narrative = "The parser drops <think>x</think> now."
+        answer = f"<observation><title>Parser</title><narrative>{narrative}</narrative></observation>"
+        assert note_in(answer).narrative == narrative
+
 
 class TestNothingToNote:
     @pytest.mark.parametrize(
         "answer",
-        ["<skip_summary/>", "<skip_summary></skip_summary>", "<Skip_Summary />", 'Well:\n<skip_summary reason=""/>'],
+        [
+            "<skip_summary/>",
+            "<skip_summary></skip_summary>",
+            "<Skip_Summary />",
+            'Well:\n<skip_summary reason=""/>',
+            "<skip-summary/>",
+            '<skip_observation reason="x"/>',
+            '<skip reason="x"/>',
+            '<skip_summary reason="x">',
+            "<observations></observations>",
+            "<observations/>",
+            "<observation/>",
+        ],
     )
     def test_an_explicit_skip_is_success(self, answer: str) -> None:
         assert skip_reason(answer)
@@ -166,8 +242,25 @@ class TestNothingToNote:
     def test_a_skip_says_why(self) -> None:
         assert skip_reason('<skip_summary reason="routine listing"/>') == "routine listing"
         assert skip_reason('{"observations": [], "skip_reason": "routine listing"}') == "routine listing"
+        assert skip_reason('{"skip_summary": {"reason": "routine listing"}}') == "routine listing"
+        assert skip_reason('<skip_summary reason="routine listing">') == "routine listing"
 
-    @pytest.mark.parametrize("answer", ["[]", '{"observations": []}', "```json\n[]\n```", '{"skip": true}'])
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "[]",
+            '{"observations": []}',
+            "```json\n[]\n```",
+            '{"skip": true}',
+            "Nothing to note: []",
+            '{"observations": null}',
+            '{"observations": {}}',
+            '{"observations": [null]}',
+            '{"data": {"observations": []}}',
+            "{'observations': []}",
+            '{"type": "None"}',
+        ],
+    )
     def test_an_empty_list_is_success(self, answer: str) -> None:
         assert skip_reason(answer)
 
@@ -178,6 +271,12 @@ class TestNothingToNote:
             "<observation><type>bugfix</type><title></title><narrative> </narrative><facts></facts></observation>",
             "<observation><type>bugfix</type></observation>",
             '{"observations": [{"type": "bugfix", "title": "", "facts": []}]}',
+            '{"observations": [{}]}',
+            '{"observations": [{"type": "bugfix|feature", "title": "…", "narrative": "…", "facts": ["…"]}]}',
+            "<observation><type>discovery</type><title>N/A</title><narrative>None</narrative></observation>",
+            '{"observations": [{"title": "Untitled", "facts": ["null"]}]}',
+            '{"observations": [{"type": "none", "title": "There was nothing"}]}',
+            "<observation>ok</observation>",
         ],
     )
     def test_an_observation_that_says_nothing_is_dropped(self, answer: str) -> None:
@@ -198,6 +297,15 @@ class TestProblems:
             "You have reached your monthly spend limit. Raise it in your account settings.",
             "Prompt is too long",
             "I looked at the events and everything is fine.",
+            "I looked at items[0] and args[] and everything is fine: {} stays {}, as in {x}.",
+            "I'm sorry, but I can't help with that.",
+            '{"refusal": "I can\'t help with that."}',
+            '{"detail": "Not Found"}',
+            '{"error": null}',
+            '["The cart service retries three times."]',
+            "<html><head><title>502 Bad Gateway</title></head></html>",
+            "```json\n```",
+            "null",
             "{}",
             '{"tool_name": "Bash", "tool_input": {"command": "ls"}}',
             '[{"type": "text", "text": "x"}]',
@@ -239,14 +347,67 @@ class TestJson:
             '{"observations": [%s]}', '{"observation": %s}', "[%s]", "%s", '[{"observation": %s}]',
             "```json\n%s\n```", "Sure, here it is:\n%s\nAnything else?", '{"result": {"observations": [%s]}}',
             '{"name": "record_observations", "arguments": {"observations": [%s]}}', '{"Observations": [%s]}',
+            '{"data": {"data": {"observations": [%s]}}}', '{"Data": {"observations": [%s]}}',
+            '{"x": {"y": {"observations": [%s]}}}', '{"observations": {"0": %s}}', '{"observations": %s}',
+            '[{"type": "tool_use", "input": {"observations": [%s]}}]', "{'observations': [%s]}",
+            '<tool_call>{"name": "x", "arguments": {"observations": [%s]}}</tool_call>', '{"observations": [%s',
+            '{"observations": [%s,],}', "{observations: [%s]}", '{"observations": [%s] // all\n}',
+            '{"observations": [%s]', "~~~json\n%s\n~~~", '\ufeff{"observations": [%s]}',
+            '{"error": null, "observations": [%s]}',
+            'It failed: {"error": "boom"}\nNow:\n{"observations": [%s]}', '{"x": []}\n{"observations": [%s]}',
         ],
     )  # fmt: skip
     def test_json_is_understood_in_any_wrapping(self, shape: str) -> None:
         assert note_in(shape % json.dumps(self.NOTE)) == Draft(ObservationKind.FEATURE, "Coupon", facts=("one",))
 
-    def test_arguments_may_be_json_in_a_text(self) -> None:
+    def test_an_answer_may_be_a_text_in_json(self) -> None:
         inner = json.dumps({"observations": [self.NOTE]})
-        assert note_in(json.dumps({"name": "record", "arguments": inner})).title == "Coupon"
+        said = '<observation>\n<title>Coupon</title>\n<narrative>Says "yes".</narrative></observation>'
+        for answer in (
+            {"name": "record", "arguments": inner},
+            {"tool_calls": [{"function": {"name": "record", "arguments": inner}}]},
+            {"choices": [{"message": {"content": inner}}]},
+            {"observations": json.dumps([self.NOTE])},
+            inner,
+            {"answer": said},
+            {"content": [{"type": "text", "text": said}]},
+        ):
+            assert note_in(json.dumps(answer)).title == "Coupon"
+        assert note_in(json.dumps({"answer": said})).narrative == 'Says "yes".'
+
+    @pytest.mark.parametrize(
+        "sloppy",
+        [
+            """{'observations': [{'type': 'feature', 'title': "Coupon", 'narrative': 'It\'s "in"'}], 'x': None}""",
+            """{“observations”: [{“type”: “feature”, “title”: “Coupon”, “narrative”: “It's "in"”}]}""",
+            """{"observations": [{"type": "feature", "title": "Coupon", "narrative": "It's "in"", }, ]}""",
+            """{observations: [{type: "feature", /* x */ title: "Coupon", narrative: "It's \\"in\\""}]} # done""",
+        ],
+    )
+    def test_json_is_understood_however_sloppily_it_is_written(self, sloppy: str) -> None:
+        note = note_in(sloppy)
+        assert (note.kind, note.title, note.narrative) == (ObservationKind.FEATURE, "Coupon", 'It\'s "in"')
+
+    def test_escapes_that_there_are_not_stand_for_themselves(self) -> None:
+        note = note_in(
+            r'{"observations": [{"title": "C:\Users\dev \d+ caf\u00e9 \ud83d\ude00", "narrative": "a\nb \"c\""}]}'
+        )
+        assert (note.title, note.narrative) == ("C:\\Users\\dev \\d+ café 😀", 'a\nb "c"')
+
+    def test_texts_in_the_list_are_narratives(self) -> None:
+        (note,) = notes_in('{"observations": ["The cart service retries three times.", "", 7]}')
+        assert (note.kind, note.narrative) == (ObservationKind.DISCOVERY, "The cart service retries three times.")
+
+    def test_objects_where_texts_were_asked_for_are_their_first_text(self) -> None:
+        note = note_in(
+            {"observations": [{"title": "x", "facts": [{"fact": "a"}], "files_modified": [{"n": 1, "path": "b.py"}]}]}
+        )
+        assert (note.facts, note.files_modified) == (("a",), ("b.py",))
+
+    def test_what_was_given_is_no_answer_wherever_it_holds_one(self) -> None:
+        given = {"tool_name": "Write", "tool_input": {"content": json.dumps({"observations": [self.NOTE]})}}
+        assert problem_with(json.dumps(given)).can_repair
+        assert problem_with(json.dumps({"data": given})).can_repair
 
     def test_structured_data_is_read_as_such(self) -> None:
         note = note_in({"observations": [{**self.NOTE, "events": [1, 5], "supersedes": ["n1"]}], "skip_reason": ""})
@@ -295,6 +456,16 @@ class TestCutByTheLimit:
         found = reading_of(answer, events=5, cut=True)
         assert ([note.title for note in found.drafts], found.answered) == (["t0", "t1"], 2)
 
+    @pytest.mark.parametrize("cut_at", range(1, 120, 7))
+    def test_json_cut_anywhere_keeps_whole_observations_only(self, cut_at: int) -> None:
+        notes = [{"title": f"title {n}", "facts": ["one", "two"], "events": [n]} for n in range(3)]
+        whole = json.dumps({"data": {"observations": notes}})
+        found = read_answer(whole[:-cut_at], None, prompt_for(5), cut_by_limit=True)
+        assert isinstance(found, Reading)
+        kept = whole[:-cut_at].count("}")
+        assert [note.title for note in found.drafts] == [f"title {n}" for n in range(min(kept, 3))]
+        assert all(note.facts == ("one", "two") for note in found.drafts)
+
     def test_blocks_that_do_not_say_what_they_are_about_are_asked_again_with_all(self) -> None:
         assert reading_of(f"{FULL}<observation><title>x", events=5, cut=True) == Reading(is_cut=True)
 
@@ -337,6 +508,12 @@ class TestSummaries:
         empty = dict.fromkeys(self.PARTS, "")
         assert self.read("", {"summary": empty, "skip_reason": "a nod"}) == Reading(skip_reason="a nod")
         assert self.read("<summary><request/><completed/></summary>") == Reading(skip_reason="nothing to sum up")
+
+    def test_prose_in_a_summary_is_kept(self) -> None:
+        for answer in ("<summary>The totals are right now.</summary>", '{"summary": "The totals are right now."}'):
+            found = self.read(answer)
+            assert isinstance(found, Reading)
+            assert found.drafts[0].narrative == "The totals are right now."
 
     def test_observations_are_no_summary(self) -> None:
         assert isinstance(self.read(FULL), Problem)

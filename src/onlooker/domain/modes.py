@@ -60,13 +60,18 @@ class Mode:
 
     def type_of(self, word: str) -> ModeType:
         """The type that an answer names, however it spells it; the neutral one for what is no type of this mode."""
-        wanted = plain_name(word)
-        return next((each for each in self.types if plain_name(each.name) == wanted), self.neutral)
+        wanted = bare_name(word)
+        return next((each for each in self.types if bare_name(each.name) == wanted), self.neutral)
 
 
 def plain_name(word: str) -> str:
     """A name without what spellings differ in: case, and what stands between its words."""
     return re.sub(r"[\s_-]+", "_", word.strip().lower())
+
+
+def bare_name(word: str) -> str:
+    """A name without all that is no letter and no digit: `🔴 Bug fix` is `bugfix`."""
+    return re.sub(r"[\W_]+", "", word.lower())
 
 
 def read_mode(name: str, text: str) -> Mode:

@@ -1,20 +1,26 @@
-"""Answers in JSON: whole, in a code fence, among prose, wrapped as a tool call, or cut in their middle."""
+"""Answers in JSON: in a code fence, among prose, in whatever wrapping, sloppily written, or cut in their middle."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from onlooker.providers.drafts import MEMBERS, member_of
+from onlooker.providers import loose_json
+from onlooker.providers.drafts import MEMBERS, is_prose, is_skip, member_of
 from onlooker.providers.found import Found
 from onlooker.providers.prompt import SUMMARY_MEMBERS
 
 _decode = json.JSONDecoder(strict=False).raw_decode
 _OPENING = re.compile(r"[{\[]")
-_LIST = re.compile(r'(?:\{\s*"(?:observations|notes|items)"\s*:\s*)?\[', re.IGNORECASE)
-_NEXT = re.compile(r"[\s,]*\{")
+_BEGINS_LIKE_JSON = re.compile(r"[{\[]\s*(?:[\"'“”„{\[]|[A-Za-z_]\w*\s*:|//|/\*|#)")
+_INDEXED = re.compile(r"[\w\])]\Z")
 _MOST_TRIES = 50
-_WRAPPERS = ("arguments", "parameters", "input", "result", "answer", "output", "response", "data", "json")
+_MOST_NESTED = 6
+_WRAPPERS = frozenset(
+    {"arguments", "parameters", "input", "result", "answer", "output", "response", "data", "json", "content"}
+)
+"""In these a single note counts too, that nothing calls an observation."""
 _LISTS = frozenset({"observations", "observation", "notes", "items"})
 _SKIPS = ("skip_summary", "skip", "skip_reason", "reason")
 _NOTE_MEMBERS = frozenset({"title", "narrative", "facts"})
@@ -47,39 +53,104 @@ def _answers(text: str) -> Iterator[tuple[int, Found]]:
         try:
             value, position = _decode(text, start)
         except (ValueError, RecursionError):
-            position = opening.end()
-            if (found := _cut_list(text, start)) is not None:
-                yield start, found
-                return
+            found, position = _read_loosely(text, start)
         else:
-            if (found := find_in(value)) is not None:
-                yield start, found
+            # An index, as in `args[]`, is no empty list of observations.
+            found = None if value == [] and _INDEXED.search(text[:start][-1:]) else find_in(value)
+        if found is not None:
+            yield start, found
 
 
-def find_in(value: Any) -> Found | None:
-    """What a JSON value says as an answer; None where it is none."""
+def _read_loosely(text: str, start: int) -> tuple[Found | None, int]:
+    """What stands in JSON that is none strictly, and where to read on."""
+    if _BEGINS_LIKE_JSON.match(text, start):
+        try:
+            value, end, is_cut = loose_json.decode(text, start, _may_hold_list)
+        except ValueError:
+            return None, start + 1
+        found = find_in(value)
+        if found is not None and found.error is None and (found.notes or not is_cut):
+            return replace(found, is_cut=is_cut), end
+    return None, start + 1
+
+
+def _may_hold_list(name: str) -> bool:
+    return name.lower() in _LISTS or name.lower() in _WRAPPERS
+
+
+def find_in(value: Any, depth: int = 0, *, by_name: bool = False) -> Found | None:
+    """What a JSON value says as an answer, itself or in whatever it is wrapped in; None where it is none.
+
+    `by_name`: only what calls itself observations or a summary counts, no note and no list that just lies there.
+    """
+    if isinstance(value, str):
+        value = _json_in(value)
     if isinstance(value, list):
         is_answer = not value or any(isinstance(item, Mapping) and _is_note(_inner(item)) for item in value)
-        return _of_list(value) if is_answer else None
+        return _of_list(value) if is_answer and not by_name else _inside({"": value}, depth)
     if not isinstance(value, Mapping):
         return None
-    members = {member_of(name): member for name, member in value.items()} | {
-        name.lower(): member for name, member in value.items() if name.lower() in _LISTS or name.lower() == "summary"
-    }
-    listed = next((members[name] for name in ("observations", "observation", "items") if name in members), None)
-    if listed is None and isinstance(members.get("notes"), list):
-        listed = members["notes"]
-    if listed is not None:
-        found = _of_list(listed if isinstance(listed, list) else [listed])
-        return found and _with_skip(found, value)
+    found = _named_answer(value, by_name=by_name) or (None if by_name else _bare_answer(value))
+    found = found or _inside(value, depth)
+    return found if found is not None or by_name else _skip_alone(value) or (_error(value) if depth == 0 else None)
+
+
+def _named_answer(value: Mapping[str, Any], *, by_name: bool) -> Found | None:
+    """The list, or the summary, that an object has under its name; without `by_name` also under `items` or `notes`."""
+    members = {name.lower(): member for name, member in value.items()}
+    name: str | None = next((name for name in ("observations", "observation") if name in members), None)
+    if name is None and not by_name:
+        name = next((name for name in ("items", "notes") if isinstance(members.get(name), list)), None)
+    if name is not None and (found := _of_list(_listed(members[name]))) is not None:
+        return _with_skip(found, value)
     summary = members.get("summary")
-    if isinstance(summary, Mapping):
-        return _with_skip(Found(summaries=(_named(summary),)), value)
-    if len(_SUMMARY_ONLY & members.keys()) > 1:
+    return _with_skip(Found(summaries=(_named(summary),)), value) if isinstance(summary, Mapping) else None
+
+
+def _bare_answer(value: Mapping[str, Any]) -> Found | None:
+    """A summary or a note that nothing calls so, by its members."""
+    if len(_SUMMARY_ONLY & {member_of(name) for name in value}) > 1:
         return Found(summaries=(_named(value),))
     if _is_note(value):
         return Found(notes=(_named(value),))
-    return _wrapped(value) or _skip_alone(value, members) or _error(value)
+    summary = value.get("summary")
+    return Found(summaries=({"completed": summary},)) if isinstance(summary, str) and is_prose(summary) else None
+
+
+def text_inside(text: str) -> str | None:
+    """The first text of a JSON value, which is the whole of a text, in which an answer may stand; None for no such."""
+    waiting = [_json_in(text)]
+    for _ in range(_MOST_TRIES):
+        if not waiting:
+            break
+        value = waiting.pop(0)
+        if isinstance(value, str) and ("<" in value or "{" in value):
+            return value
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, Mapping) and not _is_given(value):
+            waiting += value.values()
+    return None
+
+
+def _json_in(text: str) -> Any:
+    """The value of JSON in a text; None where there is none."""
+    if text.lstrip()[:1] in {"{", "[", '"'}:
+        try:
+            return json.loads(text, strict=False)
+        except (ValueError, RecursionError):
+            return None
+    return None
+
+
+def _listed(value: Any) -> list[Any]:
+    """What stands where the list of observations should: one alone, one under each index, JSON in a text, nothing."""
+    if isinstance(value, str):
+        value = _json_in(value) if value.strip() else []
+    if isinstance(value, Mapping):
+        inner = value.values()
+        return list(inner) if value and all(isinstance(each, Mapping) for each in inner) else [value]
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _inner(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,15 +160,26 @@ def _inner(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_note(value: Mapping[str, Any]) -> bool:
     """Whether an object that nothing calls an observation is one: it has the members by their own names."""
-    return bool(_NOTE_MEMBERS & {name.lower() for name in value}) and "tool_name" not in value
+    return bool(_NOTE_MEMBERS & {name.lower() for name in value}) and not _is_given(value)
+
+
+def _is_given(value: Mapping[str, Any]) -> bool:
+    """Whether an object is an event's payload, which a model repeated: whatever is in it was not said by the model."""
+    return "tool_name" in value or "tool_input" in value
 
 
 def _of_list(items: list[Any]) -> Found | None:
-    notes = [_named(_inner(item)) for item in items if isinstance(item, Mapping)]
+    """A text in place of an observation is its narrative. What repeats the input has members, and none of ours."""
+    told = [item for item in items if item]
+    notes = [{"narrative": item} if isinstance(item, str) else _named(_inner(item)) for item in told if _may_say(item)]
     good = tuple(note for note in notes if note.keys() & MEMBERS)
-    if items and not good:
-        return Found(echoes=len(notes)) if notes else None
+    if told and not notes:
+        return None
     return Found(notes=good, echoes=len(notes) - len(good))
+
+
+def _may_say(item: Any) -> bool:
+    return isinstance(item, Mapping) or (isinstance(item, str) and is_prose(item))
 
 
 def _named(value: Any) -> Mapping[str, Any]:
@@ -112,50 +194,34 @@ def _named(value: Any) -> Mapping[str, Any]:
     return named
 
 
-def _wrapped(value: Mapping[str, Any]) -> Found | None:
-    """An answer one level down, as in a tool call that was written out."""
-    for name in _WRAPPERS:
-        inner = value.get(name)
-        if isinstance(inner, str) and inner.lstrip()[:1] in {"{", "["}:
-            try:
-                inner = json.loads(inner)
-            except (ValueError, RecursionError):
-                continue
-        if isinstance(inner, Mapping | list) and (found := find_in(inner)) is not None and found.error is None:
-            return found
+def _inside(wrapping: Mapping[str, Any], depth: int) -> Found | None:
+    """An answer further down, as in a tool call that was written out."""
+    if depth >= _MOST_NESTED or _is_given(wrapping):
+        return None
+    for name, inner in wrapping.items():
+        for each in inner if isinstance(inner, list) else [inner]:
+            found = find_in(each, depth + 1, by_name=name.lower() not in _WRAPPERS)
+            if found is not None:
+                return found
     return None
 
 
 def _with_skip(found: Found, value: Mapping[str, Any]) -> Found:
-    reason = next((value[name] for name in _SKIPS if isinstance(value.get(name), str) and value[name].strip()), None)
-    return Found(found.notes, found.summaries, reason, found.is_cut, found.echoes)
+    told = (value[name] for name in _SKIPS if name in value)
+    reasons = (each.get("reason") if isinstance(each, Mapping) else each for each in told)
+    reason = next((each for each in reasons if isinstance(each, str) and each.strip()), None)
+    return replace(found, skip_reason=reason)
 
 
-def _skip_alone(value: Mapping[str, Any], members: Mapping[str, Any]) -> Found | None:
+def _skip_alone(value: Mapping[str, Any]) -> Found | None:
     """`{"skip": true}`, `{"skip_reason": "…"}`, `{"summary": null}`, `{"type": "skip"}`."""
     skips = any(value.get(name) for name in ("skip_summary", "skip", "skip_reason"))
-    says_none = "summary" in members and not members["summary"]
-    if skips or says_none or members.get("type") == "skip":
+    says_none = "summary" in value and not value["summary"]
+    if skips or says_none or is_skip(_named(value).get("type")):
         return _with_skip(Found(), value)
     return None
 
 
 def _error(value: Mapping[str, Any]) -> Found | None:
     """An error object, as `{"error": …}` or with a type of that name."""
-    return Found(error=value) if "error" in value or value.get("type") == "error" else None
-
-
-def _cut_list(text: str, start: int) -> Found | None:
-    """The whole observations of a list that begins here, or in an object that does, and that has no end."""
-    begin = _LIST.match(text, start)
-    if begin is None:
-        return None
-    position, notes = begin.end(), []
-    while (opening := _NEXT.match(text, position)) is not None:
-        try:
-            value, position = _decode(text, opening.end() - 1)
-        except (ValueError, RecursionError):
-            break
-        if _is_note(_inner(value)):
-            notes.append(_named(_inner(value)))
-    return Found(notes=tuple(notes), is_cut=True) if notes else None
+    return Found(error=value) if value.get("error") or value.get("type") == "error" else None

@@ -4,16 +4,24 @@ The texts inside are no XML: they hold `&`, `<` and whole tags of other things. 
 ends at its own closing tag behind which another member, or the end of the block, follows.
 """
 
+import html
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from onlooker.providers import json_answers
-from onlooker.providers.drafts import MEMBERS, member_of
+from onlooker.providers.drafts import MEMBERS, is_prose, member_of
 from onlooker.providers.found import Found
+from onlooker.providers.prompt import SUMMARY_MEMBERS
 
 _FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
-_BLOCK = re.compile(r"<(?P<close>/)?(?P<name>observation|summary|skip_summary)\b(?P<rest>[^<>]*)>", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"<(?P<close>/)?(?P<name>observation|summary|skip[_-](?:summary|observations?)|skip(?=[^<>]*/>))(?=[\s/>])"
+    r"(?P<rest>[^<>]*)>",
+    re.IGNORECASE,
+)
+_EMPTY_LIST = re.compile(r"<observations\b[^<>]*(?:/>|>\s*</observations\s*>)", re.IGNORECASE)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _TAG = re.compile(r"<([A-Za-z][\w-]*)(?:\s[^<>]*)?(/?)>")
 _ATTRIBUTE = re.compile(r"([A-Za-z][\w-]*)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'<>/]+))")
 _ITEM = re.compile(
@@ -25,20 +33,19 @@ _INPUT = frozenset({"event"})
 """A tag of the prompt, in which an observation's own members have none."""
 
 _LISTS = frozenset({"facts", "concepts", "files_read", "files_modified", "events", "supersedes"})
-_PROSE_NEEDS = 12
-"""A block of prose below this many characters says nothing."""
 
 
 def find(text: str) -> tuple[int, Found | None]:
     """Where the first block begins in a text, and what all of them say; None where there is not one closed block."""
     fenced = _FENCE.match(text)
     text = fenced[1] if fenced else text
+    text = _CDATA.sub(lambda found: html.escape(found[1], quote=False), text)
     notes: list[Mapping[str, Any]] = []
     summaries: list[Mapping[str, Any]] = []
     first, echoes, skip_reason, seen = len(text), 0, None, False
     for start, name, attributes, body in _blocks(text):
         first, seen = min(first, start), True
-        if name == "skip_summary":
+        if name.startswith("skip"):
             skip_reason = skip_reason or attributes.get("reason") or body.strip() or None
             continue
         members = _members(body, attributes)
@@ -46,10 +53,19 @@ def find(text: str) -> tuple[int, Found | None]:
             echoes += 1
         else:
             (summaries if name == "summary" else notes).append(members)
-    is_cut = _ends_open(text)
+    opened = _open_at_end(text)
     if not seen:
-        return first, None
-    return first, Found(tuple(notes), tuple(summaries), skip_reason, is_cut, echoes)
+        return _said_nothing(text, opened)
+    return first, Found(tuple(notes), tuple(summaries), skip_reason, opened is not None, echoes)
+
+
+def _said_nothing(text: str, opened: re.Match[str] | None) -> tuple[int, Found | None]:
+    """A list with no block in it, or a skip without its end, which has nothing that could be missing."""
+    if opened is not None and opened["name"].lower().startswith("skip"):
+        return opened.start(), Found(skip_reason=_attributes(opened["rest"]).get("reason"))
+    if opened is None and (empty := _EMPTY_LIST.search(text)):
+        return empty.start(), Found()
+    return len(text), None
 
 
 def _blocks(text: str) -> Iterator[tuple[int, str, Mapping[str, str], str]]:
@@ -64,7 +80,7 @@ def _blocks(text: str) -> Iterator[tuple[int, str, Mapping[str, str], str]]:
         elif tag["rest"].rstrip().endswith("/"):
             if opened is None:
                 yield tag.start(), name, _attributes(tag["rest"]), ""
-        elif opened is None or _begins_block(text, tag):
+        elif opened is None or _begins_block(text, opened, tag):
             opened = tag
 
 
@@ -74,20 +90,24 @@ def _closes(text: str, end: int) -> bool:
     return following is None or not following[1] or member_of(following[2]) not in MEMBERS
 
 
-def _begins_block(text: str, tag: re.Match[str]) -> bool:
-    """Whether an opening tag inside an open block begins another: it stands on a line's start, or a member follows."""
+def _begins_block(text: str, opened: re.Match[str], tag: re.Match[str]) -> bool:
+    """Whether an opening tag inside an open block begins another: it stands on a line's start, or a member follows.
+
+    A summary that has no part of one is a member, by another name, of the observation that it stands in.
+    """
     before = text[: tag.start()].rstrip(" \t")
     following = _TAG.match(text, tag.end() + len(text[tag.end() :]) - len(text[tag.end() :].lstrip()))
-    return (not before or before.endswith(("\n", ">"))) or (
-        following is not None and member_of(following[1]) in MEMBERS
-    )
+    member = "" if following is None else member_of(following[1])
+    if tag["name"].lower() == "summary" and opened["name"].lower() == "observation":
+        return member in SUMMARY_MEMBERS
+    return not before or before.endswith(("\n", ">")) or member in MEMBERS
 
 
-def _ends_open(text: str) -> bool:
-    """Whether the last block was opened and never closed."""
+def _open_at_end(text: str) -> re.Match[str] | None:
+    """The last block, where it was opened and never closed."""
     tags = list(_BLOCK.finditer(text))
     last = tags[-1] if tags else None
-    return last is not None and not last["close"] and not last["rest"].rstrip().endswith("/")
+    return None if last is None or last["close"] or last["rest"].rstrip().endswith("/") else last
 
 
 def _attributes(rest: str) -> Mapping[str, str]:
@@ -118,7 +138,7 @@ def _members(body: str, attributes: Mapping[str, str]) -> Mapping[str, Any] | No
     if has_child or (has_type and not has_other):
         return members
     prose = _ELEMENT.sub("", body).strip()
-    if has_other and len(prose) < max(_PROSE_NEEDS, len(body) // 3):
+    if has_other and (not is_prose(prose) or len(prose) < len(body) // 3):
         return None
     return _of_prose(body, members)
 
@@ -130,7 +150,7 @@ def _of_prose(body: str, members: Mapping[str, Any]) -> Mapping[str, Any] | None
     if in_json is not None and in_json.summaries:
         return in_json.summaries[0]
     prose = body.strip()
-    return {**members, "narrative": prose} if len(prose) >= _PROSE_NEEDS else dict(members)
+    return {**members, "narrative": prose} if is_prose(prose) else dict(members)
 
 
 def _member_end(body: str, tag: re.Match[str]) -> tuple[int, int]:
