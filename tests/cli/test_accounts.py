@@ -38,6 +38,13 @@ def test_a_key_is_shown_once_with_what_it_reaches(cli: Cli) -> None:
         assert made["key"].encode() not in path.read_bytes()
 
 
+def test_other_servers_names_of_scopes_are_taken(cli: Cli) -> None:
+    named = "events:write,sessions:write,observations:read,jobs:read,memories:read,memories:write"
+    assert cli.run("keys", "create", "--scope", named, "--json").json()["scopes"] == ["read", "write"]
+    made = cli.run("keys", "create", "--scope", "observations:read,jobs:read,memories:read", "--json").json()
+    assert made["scopes"] == ["read"]
+
+
 def test_without_a_project_a_key_reaches_the_team(cli: Cli) -> None:
     assert cli.run("keys", "create", "--json").json()["projectId"] is None
 

@@ -44,7 +44,7 @@ async def test_an_event_comes_back_stored_with_its_job(either_site: Site) -> Non
         assert "duplicate" not in answer.json()
         assert "waitTimedOut" not in answer.json()
         assert "payload" not in str(job)
-        assert (await client.get(f"/v1/events/{event['id']}")).json() == event
+        assert (await client.get(f"/v1/events/{event['id']}")).json() == {**event, "event": event}
 
 
 async def test_the_same_event_again_is_the_first_one(either_site: Site) -> None:

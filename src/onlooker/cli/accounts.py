@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 DEFAULT_POLICY = "default"
 POLICIES = ("batch", "per-event", "end-of-turn", DEFAULT_POLICY)
 SCOPES = ("read", "write", "admin")
-ALIASES = {"memories:read": "read", "memories:write": "write"}
+ALIASES = {
+    "memories:read": "read",
+    "observations:read": "read",
+    "jobs:read": "read",
+    "memories:write": "write",
+    "events:write": "write",
+    "sessions:write": "write",
+}
 """What other clients' instructions call them."""
 
 

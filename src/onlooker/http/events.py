@@ -1,5 +1,7 @@
 """Events: one, many, and what was made of one."""
 
+import msgspec
+
 from onlooker.domain.models import KeyScope
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import (
@@ -12,6 +14,7 @@ from onlooker.http.schemas import (
     JobView,
     ObservationView,
     OfEventView,
+    OneEventView,
     RecordedView,
 )
 from onlooker.services.ingest import EventInput
@@ -61,7 +64,8 @@ async def post_batch(call: Call) -> Reply:
 async def get_event(call: Call) -> Reply:
     """Read one event."""
     scope = await call.services.accounts.scope_of(call.principal, "event", call.path["event_id"])
-    return Reply(EventView.of(await call.services.recall.event(scope, call.path["event_id"])))
+    view = EventView.of(await call.services.recall.event(scope, call.path["event_id"]))
+    return Reply(OneEventView(**msgspec.structs.asdict(view), event=view))
 
 
 async def get_observations_of_event(call: Call) -> Reply:
@@ -82,7 +86,7 @@ OPERATIONS = (
         KeyScope.WRITE, EventBatch, BatchQuery, frozenset({404}),
     ),
     Operation(
-        "GET", "/v1/events/{event_id}", "Read an event", get_event, {200: EventView}, KeyScope.READ,
+        "GET", "/v1/events/{event_id}", "Read an event", get_event, {200: OneEventView}, KeyScope.READ,
         problems=frozenset({404}),
     ),
     Operation(

@@ -70,12 +70,14 @@ async def post_tool_use(call: Call) -> Reply:
 async def post_summarize(call: Call) -> Reply:
     """End a turn, as an older hook says it."""
     body: SummarizeBody = call.body
+    if body.agent_id:
+        # The turn goes on: only its subagent has ended.
+        return Reply(LegacyView("skipped", None, None, "subagent_context"))
     payload: dict[str, Any] = {
         "hook_event_name": "Stop",
         "session_id": body.content_session_id,
         "last_assistant_message": body.last_assistant_message,
         "cwd": body.cwd,
-        "agent_id": body.agent_id,
     }
     return await _record(call, payload, body.platform_source)
 
@@ -89,10 +91,10 @@ async def _record(call: Call, payload: dict[str, Any], platform: str | None) -> 
 
 def _legacy_view(done: HookRecorded) -> LegacyView:
     if not done.recorded:
-        return LegacyView("skipped", reason=", ".join((*done.skipped, *done.wrong)) or "nothing to record")
+        return LegacyView("skipped", None, None, ", ".join((*done.skipped, *done.wrong)) or "nothing to record")
     first: Recorded = done.recorded[0]
     job_id = None if first.job is None else first.job.id
-    return LegacyView("queued", server_session_id=first.event.session_id, generation_job_id=job_id)
+    return LegacyView("queued", first.event.session_id, job_id)
 
 
 OPERATIONS = (

@@ -1,7 +1,7 @@
 """Observations: write, read, delete, search; and the older names of the same."""
 
 from onlooker.domain.errors import InvalidInput
-from onlooker.domain.models import Hit, KeyScope, SearchFilter
+from onlooker.domain.models import Hit, KeyScope, ObservationKind, SearchFilter
 from onlooker.domain.payloads import clean
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import (
@@ -56,8 +56,18 @@ async def post_observation(call: Call) -> Reply:
     if text is None:
         raise InvalidInput("a note without text", ["content: missing, and so is narrative"])
     scope = await call.services.accounts.resolve_project(call.principal, body.project_id)
+    metadata = dict(body.metadata or {})
+    kind = next((each for each in ObservationKind if each == body.kind), None)
+    if kind is None:
+        metadata["kind"] = body.kind
+    title = body.title or metadata.get("title")
     note = NoteInput(
-        text, body.kind, body.title, storable(body.server_session_id), body.occurred_at_epoch, body.metadata
+        text,
+        kind or ObservationKind.MANUAL,
+        title if isinstance(title, str) else None,
+        storable(body.server_session_id),
+        body.occurred_at_epoch,
+        metadata,
     )
     view = ObservationView.of(await call.services.recall.add(call.principal, scope, note))
     return Reply(NoteView(view, view), 201)

@@ -92,6 +92,12 @@ class EventView(Struct, rename="camel"):
         )
 
 
+class OneEventView(EventView, rename="camel"):
+    """A stored event, and the same again under the name that it is stored with: clients differ in where they look."""
+
+    event: EventView
+
+
 class JobView(Struct, rename="camel", omit_defaults=True):
     """A generation job; never what it is about, unless an administrator asks."""
 
@@ -261,12 +267,15 @@ class ContextView(Struct):
 
 
 class NoteBody(Struct, rename="camel"):
-    """A note of a person's own; `content` or `narrative` has its text."""
+    """A note of a person's own; `content` or `narrative` has its text.
+
+    A `kind` that is none of ours is kept in the metadata, and the note is `manual`. A title may stand there too.
+    """
 
     project_id: Name
     content: str | None = None
     narrative: str | None = None
-    kind: ObservationKind = ObservationKind.MANUAL
+    kind: Text = ObservationKind.MANUAL
     title: str | None = None
     server_session_id: Text | None = None
     occurred_at_epoch: Epoch | None = None
@@ -475,9 +484,9 @@ class LegacyView(Struct, rename="camel", omit_defaults=True):
     """What became of a request of an older hook."""
 
     status: Literal["queued", "skipped"]
+    server_session_id: str | None
+    generation_job_id: str | None
     reason: str | None = None
-    server_session_id: str | None = None
-    generation_job_id: str | None = None
 
 
 class HookQuery(Struct, frozen=True):

@@ -185,7 +185,7 @@ TOOLS: Mapping[str, Tool] = {
             {
                 "content": "The note's text. Needed, unless narrative is given.",
                 "narrative": "Another name for content.",
-                "kind": "What kind of note; manual when left out.",
+                "kind": "What kind of note, such as decision, discovery or bugfix; manual when left out.",
                 "title": "A title; else the first line.",
                 "occurredAtEpoch": "The date of what it tells, in epoch milliseconds; else now.",
             },
