@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from onlooker.domain.errors import (
     Misconfigured,
     QueueUnavailable,
     StorageUnavailable,
+    Unauthenticated,
     Unavailable,
 )
 from onlooker.domain.jobs import JobKind
@@ -161,6 +162,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             ingest=ingest,
             importer=lambda: build_importing(database, ingest, accounts, places),
             folders=[Path(each.strip()) for each in settings.transcript_folders.split(",") if each.strip()],
+            own_keys=lambda: find_own_keys(accounts, settings),
             idle_minutes=settings.session_idle_minutes,
             now_ms=now_ms,
         )
@@ -242,6 +244,15 @@ async def find_principal(accounts: Accounts, settings: Settings) -> Principal:
         except Forbidden:
             log.warning("the key in hook.key is not accepted here; what the spool holds is stored with the home's own")
     return (await accounts.ensure_local(settings.home)).principal
+
+
+async def find_own_keys(accounts: Accounts, settings: Settings) -> frozenset[str]:
+    """The ids of the keys that this home's files hold and the database knows: whoever has one of them is its owner."""
+    found = set()
+    for name in ("key", "hook.key"):
+        with suppress(Unauthenticated, Forbidden):
+            found.add((await accounts.authenticate(client.read_line(str(settings.home), name))).key_id)
+    return frozenset(each for each in found if each is not None)
 
 
 async def await_part(

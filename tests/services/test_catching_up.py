@@ -11,7 +11,7 @@ import pytest_asyncio
 from sqlalchemy import select, update
 
 from onlooker.app import App, open_app, running
-from onlooker.domain.models import Principal
+from onlooker.domain.models import KeyScope, Principal
 from onlooker.host import now_ms
 from onlooker.services.hooks import HookPayload
 from onlooker.services.ingest import EventInput
@@ -42,7 +42,7 @@ class Agent:
                 file.writelines(turn_lines(number, session=session))
         return path
 
-    async def hook(self, name: str, path: Path, **given: Any) -> None:
+    async def hook(self, name: str, path: Path, *, told_by: Principal | None = None, **given: Any) -> None:
         payload = {
             "session_id": "session-1",
             "cwd": "/home/dev/made",
@@ -50,7 +50,7 @@ class Agent:
             "transcript_path": str(path),
             **given,
         }
-        await self.app.hooks.receive(self.principal, HookPayload("claude-code", payload, MADE_AT))
+        await self.app.hooks.receive(told_by or self.principal, HookPayload("claude-code", payload, MADE_AT))
 
     async def rows(self, *columns: Any) -> list[Any]:
         return list(await self.app.database.read(lambda conn: conn.execute(select(*columns)).all()))
@@ -117,6 +117,25 @@ async def test_nothing_is_read_from_elsewhere(agent: Agent, tmp_path: Path) -> N
     async with running(agent.app, with_worker=False):
         await agent.app.catching_up.end_sessions(over=False)
     assert await agent.uses() == set()
+
+
+async def test_whoever_has_another_key_cannot_have_a_file_of_this_home_read(agent: Agent) -> None:
+    path = agent.write("s.jsonl", 0)
+    write = frozenset({KeyScope.READ, KeyScope.WRITE})
+    accounts = agent.app.accounts
+    key = (await accounts.create_key(agent.principal, scopes=write)).key
+    await agent.hook("SessionEnd", path, told_by=await accounts.authenticate(key))
+    async with running(agent.app, with_worker=False):
+        await wait_until(agent.has_ended)
+    assert await agent.uses() == set()
+
+    # It is what `install` made for the hooks of this home.
+    (agent.app.settings.home / "hook.key").write_text(key + "\n")
+    await agent.hook("UserPromptSubmit", path, told_by=await accounts.authenticate(key), prompt="And now this")
+    await agent.hook("SessionEnd", agent.write("t.jsonl", 1), told_by=await accounts.authenticate(key))
+    async with running(agent.app, with_worker=False):
+        await wait_until(agent.has_ended)
+    assert len(await agent.uses()) == 1
 
 
 async def test_a_session_without_an_end_ends_after_an_idle_time_and_goes_on_when_it_is_taken_up(agent: Agent) -> None:

@@ -2,6 +2,9 @@
 
 A session ends when its agent says so, or after an idle time. Before that, its transcript is read, where the hooks said
 which it is and it is in one of the folders that agents write to: events that are known change nothing.
+
+Only the hooks of this home are believed: they have one of the keys in its files. Whoever else has a key, on a server
+that several people share, could name the transcript of another's session and have it read into a project of theirs.
 """
 
 import asyncio
@@ -38,6 +41,10 @@ class Importer(Protocol):
         """Store what is new in a transcript; how much that was."""
 
 
+OwnKeys = Callable[[], Awaitable[frozenset[str]]]
+"""The ids of the keys that stand in this home's files."""
+
+
 class CatchingUp:
     """One for each server. `folders` are where transcripts may lie; nothing is read from anywhere else."""
 
@@ -48,6 +55,7 @@ class CatchingUp:
         ingest: Ingest,
         importer: Callable[[], Importer],
         folders: Iterable[Path],
+        own_keys: OwnKeys,
         idle_minutes: int,
         now_ms: Callable[[], int],
     ) -> None:
@@ -55,22 +63,26 @@ class CatchingUp:
         self._ingest = ingest
         self._importer = importer
         self._folders = [folder.expanduser() for folder in folders]
+        self._own_keys = own_keys
         self._idle_ms = idle_minutes * MINUTE_MS
         self._now_ms = now_ms
-        self._noted: dict[tuple[str, str], str] = {}
+        self._noted: dict[tuple[str | None, str, str], str] = {}
         self._ended = asyncio.Event()
 
-    async def note(self, scope: Scope, session_id: str, platform: str, path: str) -> None:
-        """Remember where a session is written down, if it may be read from there; again: nothing."""
-        key = scope.project_id, session_id
+    async def note(self, principal: Principal, scope: Scope, session_id: str, platform: str, path: str) -> None:
+        """Remember where a session is written down, if this home says so and it may be read from; again: nothing."""
+        key = principal.key_id, scope.project_id, session_id
         if self._noted.get(key) == path:
             return
-        if await asyncio.to_thread(self._may_read, path):
+        if await self._is_own(principal) and await asyncio.to_thread(self._may_read, path):
             now = self._now_ms()
             await self._database.tx(lambda conn: session_files.note_file(conn, scope, session_id, platform, path, now))
         while len(self._noted) >= MOST_REMEMBERED:
             del self._noted[next(iter(self._noted))]
         self._noted[key] = path
+
+    async def _is_own(self, principal: Principal) -> bool:
+        return principal.key_id is None or principal.key_id in await self._own_keys()
 
     async def end(self, principal: Principal, scope: Scope, session_id: str) -> None:
         """End a session: soon, if it is written down and something may be missing, else now."""

@@ -167,7 +167,7 @@ class Hooks:
             if scope is None or event.session_id is None:
                 continue
             if transcript is not None and self._catching_up is not None:
-                await self._catching_up.note(scope, event.session_id, event.source_adapter, transcript)
+                await self._catching_up.note(principal, scope, event.session_id, event.source_adapter, transcript)
             if event.event_type == SESSION_END and self._catching_up is not None:
                 await self._catching_up.end(principal, scope, event.session_id)
             elif event.event_type == SESSION_END:
