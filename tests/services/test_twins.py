@@ -1,11 +1,12 @@
 """What a hook tells and a transcript tells again is stored once; what was said twice is stored twice."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
@@ -17,9 +18,12 @@ from onlooker.domain.models import Principal, Scope
 from onlooker.domain.transcripts import TranscriptReader
 from onlooker.services.hooks import HookPayload
 from onlooker.services.importing import Importing
+from onlooker.services.ingest import EventInput
 from onlooker.settings import load_settings
+from onlooker.storage import dialect
+from onlooker.storage.database import Connection
 from onlooker.storage.forgetting import Selection
-from onlooker.storage.tables import agent_events
+from onlooker.storage.tables import agent_events, utterances
 
 RECORDED = Path(__file__).parents[2] / "examples" / "recorded"
 AT = 1_790_000_000_000
@@ -117,6 +121,43 @@ async def test_a_turn_end_without_words_is_known_by_its_time(agent: Agent) -> No
         3,
         1,
     )
+
+
+async def test_both_sides_of_a_prompt_at_the_same_moment_are_one_event(agent: Agent) -> None:
+    await agent.hook("SessionStart")
+    project = await agent.app.accounts.find_project(agent.principal, "tally")
+    sides: tuple[Literal["hook", "transcript"], ...] = ("hook", "transcript")
+    for number in range(20):
+        told = [
+            EventInput(
+                project_id=project.id,
+                source_type="hook",
+                event_type="user_prompt",
+                occurred_at=AT + number * MINUTE_MS + after,
+                payload={"prompt": f"part {number}"},
+                content_session_id="s",
+                source_event_id=f"{side}-{number}",
+                platform_source="claude-code",
+                origin=side,
+            )
+            for after, side in enumerate(sides)
+        ]
+        stored = await asyncio.gather(*(agent.app.ingest.record(agent.principal, each) for each in told))
+        assert [each.duplicate for each in stored] == [False, True]
+        assert len({each.event.id for each in stored}) == 1
+    assert (await agent.stored()).count("user_prompt") == 20
+
+
+async def test_no_side_can_be_stored_as_the_teller_of_an_event_twice(agent: Agent) -> None:
+    await agent.hook("UserPromptSubmit", prompt="add a test")
+
+    def tell_again(conn: Connection) -> int:
+        row = conn.execute(select(utterances)).mappings().one()
+        return dialect.insert_new(
+            conn, utterances, tuple(map(str, row)), [tuple({**row, "event_key": "another"}.values())]
+        )
+
+    assert await agent.app.database.tx(tell_again) == 0
 
 
 async def test_another_session_has_its_own(agent: Agent) -> None:

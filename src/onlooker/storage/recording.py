@@ -49,7 +49,13 @@ class _Group:
 def record_requests(
     conn: Connection, requests: Sequence[Sequence[NewEvent]], *, max_attempts: int
 ) -> list[list[Recorded]]:
-    """`record_events` of several requests at once; their answers in the same shape."""
+    """`record_events` of several requests at once; their answers in the same shape.
+
+    One after the other, where both sides of a prompt may be among them: the second is found by what the first stored.
+    """
+    origins = {new.utterance.origin for request in requests for new in request if new.utterance is not None}
+    if len(origins) > 1:
+        return [record_events(conn, request, max_attempts=max_attempts) for request in requests]
     recorded = iter(record_events(conn, [new for request in requests for new in request], max_attempts=max_attempts))
     return [[next(recorded) for _ in request] for request in requests]
 

@@ -260,7 +260,7 @@ utterances = Table(
     ),
     owned_by_project(),
     Index(None, "session_id", "kind", "origin", "occurred_at"),
-    Index(None, "event_id"),
+    Index("uq_utterances_event_id_project_id_origin", "event_id", "project_id", "origin", unique=True),
 )
 """Prompts and turn ends, which have no id that a hook and a transcript share; see `storage.utterances`."""
 

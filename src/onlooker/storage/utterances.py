@@ -2,7 +2,7 @@
 
 They have no id in common. Each side's row of one event is remembered with its text and time; what the other side tells
 of the same session takes the nearest that fits and that nothing of its own side has taken, so that the same words said
-twice stay two events.
+twice stay two events; a unique index has either side tell an event once.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,8 @@ def find_twin(conn: Connection, scope: Scope, session_id: str, new: NewEvent) ->
         known = conn.execute(_NEAREST, {**owned, **values}).scalar_one_or_none()
         if known is None:
             return None
-        dialect.insert_new(conn, utterances, NAMES, [_row(scope, session_id, known, new, said)])
+        if not dialect.insert_new(conn, utterances, NAMES, [_row(scope, session_id, known, new, said)]):
+            return None
     found = events.events_by_ids(conn, scope, [known])
     return found[0] if found else None
 
