@@ -42,6 +42,7 @@ DATABASE = PREFIX = "chaos"
 EVERY_S = 2.5
 BEGUN_WITHIN_S = 120.0
 SETTLED_WITHIN_S = 180.0
+TELL_EVERY_S = 5.0
 STOPPED_WITHIN_S = 40.0
 STOPPED = {0, -signal.SIGTERM}
 """How a process ends that is asked to: well, or by the signal itself where it had not begun yet."""
@@ -143,7 +144,7 @@ class Chaos:
         sent = sum((each.result() for each in sending), Sent())
         self._tell(f"all is mended; {sent.events} events are acknowledged")
         calm_at = time.monotonic()
-        self.it.wait_until_settled(SETTLED_WITHIN_S)
+        self._wait_until_settled()
         self._wait_for_no_messages()
         self._tell(f"settled within {time.monotonic() - calm_at:.1f} s")
         self._stop_all()
@@ -250,6 +251,14 @@ class Chaos:
             self._start(place, skew_s=fault.skew_s)
 
         return start_again
+
+    def _wait_until_settled(self) -> None:
+        """Tells now and then how far it is, so that a run that stands still is told from one that is slow."""
+        give_up_at = time.monotonic() + SETTLED_WITHIN_S
+        while not {"queued", "processing"}.isdisjoint(statuses := self.it.statuses()):
+            assert time.monotonic() < give_up_at, f"not settled: {statuses}"
+            self._tell(f"jobs: {statuses}")
+            time.sleep(TELL_EVERY_S)
 
     def _wait_for_no_messages(self) -> None:
         if REDIS not in self.programs:

@@ -52,9 +52,9 @@ class CuttingProxy:
         self._tasks.add(task)
         try:
             server_reader, server_writer = await asyncio.open_connection(*self._target)
-        except OSError:  # the server is away: so is the proxy
+        except (OSError, asyncio.CancelledError):  # the server is away, and so is the proxy; or it was cut already
             self._tasks.discard(task)
-            writer.close()
+            writer.transport.abort()
             return
         back = asyncio.create_task(self._pass_back(server_reader, writer))
         try:

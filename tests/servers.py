@@ -29,6 +29,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from postgres_admin import admin_execute
+
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -251,6 +253,11 @@ class PostgresServer(Server):
     def url(self) -> str:
         """With the right to create databases; the database it names is nobody's."""
         return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/postgres"
+
+    def flush_late(self) -> None:
+        """From now on a kill undoes the commits that did not ask for the disk: nobody flushes them for ten seconds."""
+        for statement in ("ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()", "CHECKPOINT"):
+            admin_execute(self.url, statement)
 
     def create_cluster(self) -> None:
         password_file = self.folder / "password"

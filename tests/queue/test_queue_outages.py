@@ -263,9 +263,7 @@ async def test_an_engine_can_be_closed_while_its_store_is_gone(backend: Backend)
 
 async def test_a_confirmation_that_a_crash_undid_does_not_hold_up_its_lane(own_postgres: PostgresServer) -> None:
     async with SqlStore(own_postgres.url).engine(look_ms=200) as queue:
-        # What is not asked to be durable is flushed by nobody before the kill.
-        admin_execute(own_postgres.url, "ALTER SYSTEM SET wal_writer_delay = '10s'")
-        admin_execute(own_postgres.url, "SELECT pg_reload_conf()")
+        own_postgres.flush_late()
         await queue.enqueue(LANE, message(1))
         await queue.enqueue(LANE, message(2))
         kept = Lane.session("kept")
@@ -281,3 +279,33 @@ async def test_a_confirmation_that_a_crash_undid_does_not_hold_up_its_lane(own_p
         assert await queue.confirm(served)
         assert (await queue.claim(wait_s=1, lanes=[kept])) is None, "a claim that is held was given to somebody else"
         assert await queue.confirm(other)
+
+
+async def test_a_crash_that_may_have_undone_an_enqueue_changes_the_epoch(own_postgres: PostgresServer) -> None:
+    async with SqlStore(own_postgres.url).engine() as queue, SqlStore(own_postgres.url).engine() as other:
+        own_postgres.flush_late()
+        before = await queue.epoch()
+        await asyncio.to_thread(own_postgres.stop)
+        with pytest.raises(QueueUnavailable):
+            await queue.epoch()
+        await asyncio.to_thread(own_postgres.start)
+        assert await queue.epoch() == before
+
+        assert await queue.enqueue(LANE, message(1))
+        await asyncio.to_thread(own_postgres.kill)
+        await asyncio.to_thread(own_postgres.start)
+        after = await queue.epoch()
+        assert after not in {before, ""}
+        assert await other.epoch() == after
+        assert await queue.enqueue(LANE, message(1)), "the kill undid nothing"
+
+
+async def test_what_was_held_at_the_end_of_a_process_is_put_back_for_good(own_postgres: PostgresServer) -> None:
+    async with SqlStore(own_postgres.url).engine() as queue:
+        await queue.enqueue(LANE, message(1))
+        await take(queue)
+        own_postgres.flush_late()
+    await asyncio.to_thread(own_postgres.kill)
+    await asyncio.to_thread(own_postgres.start)
+    async with SqlStore(own_postgres.url).engine() as queue:
+        assert (await take(queue)).message.id == "1"

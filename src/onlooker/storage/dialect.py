@@ -170,6 +170,18 @@ def read_clock(conn: Connection) -> int:
     return int(conn.execute(_NOW).scalar_one())
 
 
+_RECOVERED_AT = text("SELECT CAST(extract(epoch FROM stats_reset) * 1000000 AS BIGINT) FROM pg_stat_bgwriter")
+
+
+def recovered_at(conn: Connection) -> int:
+    """On Postgres: a number that a crash changes, which may have undone commits that did not wait for the disk.
+
+    Postgres keeps its statistics over a shutdown in order, and begins them anew when it recovers from anything else; a
+    standby that was promoted has its own. Microseconds of the epoch.
+    """
+    return int(conn.execute(_RECOVERED_AT).scalar_one() or 0)
+
+
 def is_sqlite(conn: Connection) -> bool:
     """Whether this connection is to SQLite."""
     return conn.dialect.name == SQLITE

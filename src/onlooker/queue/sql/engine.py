@@ -39,8 +39,8 @@ HEALTH_TIMEOUT_S = 1.8
 LOOK_MS = 2_000
 """How often a process with waiting consumers looks for itself, whatever it was or was not told."""
 
-EPOCH = "sql"
-"""The messages are in the database with the rows that they stand for: they are not lost without them."""
+EPOCH_ON_SQLITE = "sqlite"
+"""Only a power cut takes commits, and every process with them: each rings everything when it starts."""
 
 
 class SqlQueue:
@@ -173,9 +173,11 @@ class SqlQueue:
         return await self._release_held_by(dead) if dead else 0
 
     async def epoch(self) -> str:
-        """See `QueueEngine.epoch`: always the same, since the store is the database."""
+        """See `QueueEngine.epoch`. On Postgres a crash takes the last commits that did not wait for the disk."""
         self._check_open()
-        return EPOCH
+        if self._database.name == SQLITE:
+            return EPOCH_ON_SQLITE
+        return str(await self._read(dialect.recovered_at))
 
     async def health(self) -> QueueHealth:
         """See `QueueEngine.health`. A transaction that changes nothing tells what a read would not: disk and locks."""
@@ -206,20 +208,23 @@ class SqlQueue:
         self._released = True
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._release_held_by([self._holder])
+                await self._release_held_by([self._holder], is_last=True)
         except (QueueUnavailable, TimeoutError) as error:
             log.warning("claims are kept until their leases end", reason=str(error) or "no answer")
 
-    async def _release_held_by(self, holders: list[str]) -> int:
+    async def _release_held_by(self, holders: list[str], *, is_last: bool = False) -> int:
         def release(conn: Connection) -> int:
             statements = sql.statements_for(conn.dialect.name)
             given = statements.holders([(holder,) for holder in holders], unit=secrets.token_hex(8))
             return conn.execute(statements.release_held_by, given).rowcount
 
-        return await self._change(release, even_closed=True)
+        return await self._change(release, is_last=is_last)
 
-    async def _change(self, work: Callable[[Connection], int], *, even_closed: bool = False) -> int:
-        """A transaction of its own that may make something ready; its count."""
+    async def _change(self, work: Callable[[Connection], int], *, is_last: bool = False) -> int:
+        """A transaction of its own that may make something ready; its count.
+
+        The last one of an engine waits for the disk: nobody would be there to see that a crash undid it.
+        """
 
         def change(conn: Connection) -> int:
             count = work(conn)
@@ -227,7 +232,7 @@ class SqlQueue:
                 notify(conn, self._holder)
             return count
 
-        count = await self._guarded(lambda: self._database.tx(change, durable=False), even_closed=even_closed)
+        count = await self._guarded(lambda: self._database.tx(change, durable=is_last), even_closed=is_last)
         if count:
             self._calls.wake()
         return count
