@@ -127,3 +127,31 @@ async def test_a_field_that_is_missing_is_counted_or_the_event_is_stored_without
     answer = await client.post(HOOK, json=payload)
     assert answer.is_success
     assert (answer.json()["recorded"], answer.json()["skipped"]) == (recorded, skipped)
+
+
+@pytest.mark.parametrize(
+    "query, said",
+    [
+        ("don't use agents", "We don't use agents for that."),
+        ("Downloads/transcripts", "They lie in ~/Downloads/transcripts by now."),
+        ("multi-agent", "A multi-agent run shares one queue."),
+        ("ubuntu 20.04", "It fails on Ubuntu 20.04 alone."),
+        ("foo::bar", "The symbol foo::bar is exported twice."),
+        ('"', None),
+        ("NOT", None),
+        ("*", None),
+        ("", None),
+    ],
+)
+async def test_an_ordinary_query_finds_what_it_says_and_none_is_an_error(
+    either_site: Site, query: str, said: str | None
+) -> None:
+    owned = {"projectId": either_site.ours.project_id}
+    async with either_site.client(either_site.ours.key) as client:
+        for content in filter(None, (said, "Sums are rounded once.")):
+            (await client.post("/v1/observations", json={**owned, "content": content})).raise_for_status()
+        for path in ("/v1/search", "/v1/context", "/v1/search/index"):
+            answer = await client.post(path, json={**owned, "query": query})
+            assert answer.status_code == 200
+        found = (await client.post("/v1/search", json={**owned, "query": query})).json()["observations"]
+    assert said is None or found[0]["content"] == said
