@@ -6,25 +6,27 @@ local function told(q, id, token, job, attempt)
   return { q, id, job[1], job[2] or '', job[3] or '', job[4] or '', attempt, token }
 end
 
+-- Take the oldest lane, of all or of the given ones, out of those that are ready.
 local function next_lane(lanes)
-  if not lanes then
-    local first = call('ZRANGE', P .. 'ready', 0, 0)
-    return first[1]
-  end
+  if not lanes then return call('ZPOPMIN', P .. 'ready')[1] end
   local best, place
   for _, q in ipairs(lanes) do
     local its = tonumber(call('ZSCORE', P .. 'ready', q) or nil)
     if its and (not place or its < place) then best, place = q, its end
   end
+  if best then call('ZREM', P .. 'ready', best) end
   return best
 end
 
 -- Whether a lane that looks ready may be served; one that may not is looked at again later.
 local function may_serve(q, k)
-  local meta = call('HMGET', k .. 'meta', 'paused', 'concurrency')
-  local limit = exclusive(q) and 1 or tonumber(meta[2] or nil)
-  if not meta[1] and (not limit or call('LLEN', k .. 'active') < limit) then return true end
-  call('ZREM', P .. 'ready', q)
+  if exclusive(q) then
+    if call('LLEN', k .. 'active') == 0 and call('HEXISTS', k .. 'meta', 'paused') == 0 then return true end
+  else
+    local meta = call('HMGET', k .. 'meta', 'paused', 'concurrency')
+    local limit = tonumber(meta[2] or nil)
+    if not meta[1] and (not limit or call('LLEN', k .. 'active') < limit) then return true end
+  end
   call('ZADD', P .. 'checks', 'LT', now + CHECK_AGAIN_MS, q)
   return false
 end
@@ -37,31 +39,31 @@ local function next_job(q, k)
   return id
 end
 
--- Claim the next message of a lane, which is in `ready`: nil when there is none after all.
+-- Claim the next message of a lane, which was in `ready`: nil when there is none after all.
 local function claim_of(q, token, lease, holder)
   local k = P .. q .. ':'
   if not may_serve(q, k) then return nil end
-  call('ZREM', P .. 'ready', q)
   local id = next_job(q, k)
   if not id then
     if exclusive(q) then seldom().settle(q, k) end
     return nil
   end
-  local job = call('HMGET', k .. id, unpack(TOLD))
-  if not job[1] then
+  local job = k .. id
+  local fields = call('HMGET', job, unpack(TOLD))
+  if not fields[1] then
     call('LREM', k .. 'active', -1, id)
     if exclusive(q) then seldom().settle(q, k) else refresh(q, k) end
     return nil
   end
-  local attempt = tonumber(job[5] or 0) + 1
-  call('SET', k .. id .. ':lock', token, 'PX', lease)
+  local attempt = tonumber(fields[5] or 0) + 1
+  call('SET', job .. ':lock', token, 'PX', lease)
   -- BullMQ's own retry of a finished job leaves it with the time at which it would have been forgotten.
-  if job[6] then call('PERSIST', k .. id) end
-  call('HSET', k .. id, 'processedOn', now, 'pb', holder, 'ats', attempt)
+  if fields[6] then call('PERSIST', job) end
+  call('HSET', job, 'processedOn', now, 'pb', holder, 'ats', attempt)
   call('ZADD', P .. 'leases', now + lease, q .. ':' .. id)
   event(q, k, 'active', 'jobId', id, 'prev', 'waiting')
   if not exclusive(q) and not refresh(q, k) then call('ZREM', k .. 'marker', '0') end
-  return told(q, id, token, job, attempt)
+  return told(q, id, token, fields, attempt)
 end
 
 -- The claims that a call whose answer was lost has made.
@@ -96,16 +98,12 @@ local function claim(at)
   if #claims > 0 then return { claims, 0 } end
   local looked = ARGV[at + 5] == '1'
   if looked then next_ms = seldom().look() end
-  local is_current
-  while #claims < count do
+  -- A call that its process has given up on, and that arrives late, must not claim anything.
+  local fence = count > 0 and call('GET', P .. 'fence.' .. holder)
+  local is_current = not fence or tonumber(fence) <= tonumber(ARGV[at + 6])
+  while is_current and #claims < count do
     local q = next_lane(lanes)
     if q then
-      -- A call that its process has given up on, and that arrives late, must not claim anything.
-      if is_current == nil then
-        local fence = call('GET', P .. 'fence.' .. holder)
-        is_current = not fence or tonumber(fence) <= tonumber(ARGV[at + 6])
-      end
-      if not is_current then break end
       local found = claim_of(q, token .. '.' .. #claims, lease, holder)
       if found then claims[#claims + 1] = found end
     elseif looked then

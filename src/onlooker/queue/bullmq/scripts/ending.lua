@@ -3,11 +3,12 @@ local function ended_by(k, id, token, nonce)
   return call('HGET', k .. id, 'ol_end') == token .. '|' .. nonce
 end
 
--- Take the message out of its holder's hands where the token is right. Deleting comes first: that is never refused,
--- and whatever follows it in a script is not refused either, however full the store is.
+-- Take the message out of its holder's hands where the token is right. Nothing here is ever refused, and so nothing
+-- that follows it in a script is, however full the store is.
 local function take_from(q, k, id, token)
-  if token == '' or call('GET', k .. id .. ':lock') ~= token then return false end
-  call('DEL', k .. id .. ':lock')
+  local lock = k .. id .. ':lock'
+  if token == '' or call('GET', lock) ~= token then return false end
+  call('DEL', lock)
   call('ZREM', P .. 'leases', q .. ':' .. id)
   return call('LREM', k .. 'active', -1, id) == 1
 end
@@ -25,34 +26,44 @@ local function one_less(q, k)
   end
 end
 
+-- What stays of a session's confirmed message: what refuses its id and answers the call again. It is written anew, for
+-- a hash that was large takes more room than one that was always small.
+local function leave_tombstone(job, ended)
+  local kept = call('HMGET', job, 'name', 'ol_nonce')
+  if kept[1] then
+    call('DEL', job)
+    call('HSET', job, 'name', kept[1], 'ol_nonce', kept[2] or '', 'finishedOn', now, 'ol_end', ended)
+  else
+    call('HSET', job, 'finishedOn', now, 'ol_end', ended)
+  end
+end
+
 -- Confirm or, with a reason, dead-letter. The job's hash stays for the retention and keeps its id from being reused.
 local function finish(token, q, id, nonce, reason, retention)
   local k = P .. q .. ':'
   if not take_from(q, k, id, token) then return ended_by(k, id, token, nonce) and 1 or 0 end
-  local job, state = k .. id, reason == '' and 'completed' or 'failed'
-  call('HSET', job, 'finishedOn', now, 'ol_end', token .. '|' .. nonce)
-  call('PEXPIRE', job, retention)
-  if state == 'failed' then
+  local job, ended, failed, is_session = k .. id, token .. '|' .. nonce, reason ~= '', exclusive(q)
+  if is_session and not failed then
+    leave_tombstone(job, ended)
+  else
+    call('HSET', job, 'finishedOn', now, 'ol_end', ended, failed and 'failedReason' or 'returnvalue',
+      failed and string.sub(reason, 2) or 'null')
     call('HINCRBY', job, 'atm', 1)
-    call('HSET', job, 'failedReason', string.sub(reason, 2))
-  elseif not exclusive(q) then
-    call('HINCRBY', job, 'atm', 1)
-    call('HSET', job, 'returnvalue', 'null')
   end
-  if exclusive(q) then
-    if state == 'failed' then
+  call('PEXPIRE', job, retention)
+  if is_session then
+    if failed then
       call('ZADD', k .. 'failed', now, id)
       call('PEXPIRE', k .. 'failed', retention)
       call('ZADD', P .. 'dead', now, q .. ':' .. id)
-    else
-      call('HDEL', job, 'data', 'opts', 'pb', 'processedOn', 'timestamp', 'delay', 'priority', 'ol_tool')
     end
     one_less(q, k)
   else
+    local state = failed and 'failed' or 'completed'
     call('ZADD', k .. state, now, id)
     call('ZREMRANGEBYSCORE', k .. state, 0, now - retention)
-    event(q, k, state, 'jobId', id, state == 'failed' and 'failedReason' or 'returnvalue',
-      state == 'failed' and string.sub(reason, 2) or 'null', 'prev', 'active')
+    event(q, k, state, 'jobId', id, failed and 'failedReason' or 'returnvalue',
+      failed and string.sub(reason, 2) or 'null', 'prev', 'active')
     refresh(q, k)
   end
   return 1
