@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from meaning import ThemeEmbedder
 from observed import new_scope, terms_of
@@ -26,7 +26,7 @@ from onlooker.storage import jobs, observations, search, search_index, vectors
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.reindexing import Progress
 from onlooker.storage.search import Meaning
-from onlooker.storage.search_tables import search_embedding
+from onlooker.storage.search_tables import search_embedding, search_entries
 from onlooker.storage.tables import observation_generation_jobs
 from onlooker.storage.vector_index import MOST_LOOKED_AT, VectorIndex
 from onlooker.worker import Worker
@@ -357,6 +357,25 @@ async def test_a_large_project_gets_an_index_of_its_own_where_pgvector_is(
         await it.reindex()
         assert await count_indexes(database) == int(has_pgvector)
         assert set(await it.find("vehicle")) >= {"the automobile", "the wagen"}
+
+
+async def test_a_vector_of_another_size_than_its_model_is_not_stored(database: Database, tmp_path: Path) -> None:
+    async with rig(database, tmp_path) as it:
+        await it.note("the automobile")
+        await it.work_until_embedded(1)
+
+        def store(conn: Connection) -> None:
+            [number] = conn.execute(select(search_entries.c.number)).scalars()
+            vectors.store_vectors(conn, it.scope, "themes/4", {number: unit_vector([1, 2, 3])})
+
+        with pytest.raises(ValueError, match="another size"):
+            await database.tx(store)
+        assert await it.find("vehicle") == ["the automobile"]
+
+
+def test_an_index_is_made_in_the_memory_that_it_needs_within_bounds() -> None:
+    needed = [vectors.index_memory_mb(count, 384) for count in (1_000, 100_000, 1_000_000, 10_000_000)]
+    assert needed == [vectors.LEAST_INDEX_MB, 149, 1495, vectors.MOST_INDEX_MB]
 
 
 async def test_a_filter_gets_all_that_it_asks_for_however_far_from_the_question(

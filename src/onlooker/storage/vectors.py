@@ -30,8 +30,9 @@ which they got their numbers."""
 EXACT_UP_TO = 50_000
 """Vectors of a project that pgvector compares one by one; with more the project gets an index of its own."""
 
-INDEX_MEMORY = "256MB"
-"""What making an index may take: with less than the vectors need it is made many times slower."""
+LEAST_INDEX_MB, MOST_INDEX_MB = 64, 2_048
+LINKS_BYTES = 800
+"""What making an index may take, and what a vector's links in it do: with less than all need, it takes hours."""
 
 _INSERT_BYTES = "INSERT INTO search_vectors (team_id, project_id, number, model, vector) VALUES (?, ?, ?, ?, ?)"
 
@@ -78,8 +79,11 @@ def has_pgvector(conn: Connection) -> bool:
 def store_vectors(conn: Connection, scope: Scope, model: str, vectors: Mapping[int, bytes]) -> None:
     """Write the vectors of these entries in place of those they have; entries that are gone are left out.
 
-    Two jobs may do so at the same time: either's vector is right.
+    Two jobs may do so at the same time: either's vector is right. Raises `ValueError` for a vector of another size
+    than its model's name says: one such would fail every search.
     """
+    if any(len(vector) != 4 * size_of(model) for vector in vectors.values()):
+        raise ValueError("a vector has another size than its model")
     there = select(ENTRIES.c.number).where(*belongs(ENTRIES, scope), ENTRIES.c.number.in_(list(vectors)))
     numbers = sorted(conn.execute(there.with_for_update(key_share=True, read=True)).scalars())
     if not numbers:
@@ -219,7 +223,7 @@ def wants_index(conn: Connection, scope: Scope, model: str) -> bool:
 def make_index(conn: Connection, scope: Scope, model: str) -> None:
     """Index the project's vectors of this model, while others write; indexes of other models, and halves, go.
 
-    It takes minutes, and a connection that is in no transaction. Again: nothing.
+    It takes minutes, at a million vectors half an hour, and a connection that is in no transaction. Again: nothing.
     """
     conn = conn.execution_options(isolation_level="AUTOCOMMIT")
     number = _project_number(conn, scope)
@@ -232,16 +236,31 @@ def make_index(conn: Connection, scope: Scope, model: str) -> None:
             conn.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
     if there.get(wanted):
         return
-    size = model.rpartition("/")[2]
-    if not size.isdecimal():
-        raise ValueError("the name of a model ends with the size of its vectors")
+    size = size_of(model)
     literal = (text.replace("'", "''") for text in (scope.project_id, model))
     project_id, name = literal
-    conn.exec_driver_sql(f"SET maintenance_work_mem = '{INDEX_MEMORY}'")
+    memory = index_memory_mb(count_vectors(conn, scope, model), size)
+    conn.exec_driver_sql(f"SET maintenance_work_mem = '{memory}MB'")
+    # Several workers would take all of that at once as shared memory, of which a container often has 64 MB; and one
+    # leaves the other cores to those who wait for an answer.
+    conn.exec_driver_sql("SET max_parallel_maintenance_workers = 0")
     conn.exec_driver_sql(
         f"CREATE INDEX CONCURRENTLY {wanted} ON search_vectors USING hnsw ((vector::halfvec({size})) "
         f"halfvec_cosine_ops) WHERE project_id = '{project_id}' AND model = '{name}'"
     )
+
+
+def size_of(model: str) -> int:
+    """How many numbers a vector of this model has, which its name ends with. Raises `ValueError`."""
+    size = model.rpartition("/")[2]
+    if not size.isdecimal():
+        raise ValueError("the name of a model ends with the size of its vectors")
+    return int(size)
+
+
+def index_memory_mb(count: int, size: int) -> int:
+    """The memory that an index of so many vectors of this size is made in."""
+    return min(max(LEAST_INDEX_MB, count * (2 * size + LINKS_BYTES) // 2**20), MOST_INDEX_MB)
 
 
 def _project_number(conn: Connection, scope: Scope) -> int | None:
