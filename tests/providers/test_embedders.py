@@ -13,7 +13,7 @@ import pytest
 
 from onlooker.domain.errors import BadSettings, Busy, Exhausted, ProviderError, Rejected, Unreadable
 from onlooker.providers.embedders.endpoint import EndpointEmbedder
-from onlooker.providers.embedders.local import LocalEmbedder
+from onlooker.providers.embedders.local import LONGEST_QUESTION, LocalEmbedder
 
 
 def numbers_of(vector: bytes) -> tuple[float, ...]:
@@ -33,6 +33,16 @@ async def test_the_local_model_knows_that_two_languages_say_the_same() -> None:
         size = int((await embedder.model()).rpartition("/")[2])
         assert [len(numbers_of(vector)) for vector in (question, same, other)] == [size] * 3
         assert math.isclose(cosine(same, same), 1, rel_tol=1e-3)
+    finally:
+        await embedder.close()
+
+
+@pytest.mark.parametrize("character", ["x", "漢"])
+async def test_of_a_long_question_the_beginning_counts(character: str) -> None:
+    embedder = LocalEmbedder()
+    try:
+        vectors = [await embedder.embed_question(character * count) for count in (20, LONGEST_QUESTION, 10_000)]
+        assert vectors[0] != vectors[1] == vectors[2]
     finally:
         await embedder.close()
 

@@ -21,7 +21,7 @@ from onlooker.queue.sql import SqlQueue
 from onlooker.services.generate import Generate
 from onlooker.services.indexing import Indexing
 from onlooker.services.outbox import Outbox
-from onlooker.services.recall import Recall
+from onlooker.services.recall import Around, Recall
 from onlooker.storage import jobs, observations, search, search_index, vectors
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.reindexing import Progress
@@ -124,6 +124,14 @@ async def test_a_note_is_found_by_what_it_means_once_it_has_its_vector(database:
         await it.work_until_embedded(3)
         assert (await it.find("a broken vehicle"))[0] == "repaired the automobile"
         assert (await it.find("zwischenspeicher"))[0] == "cleared the cache"
+
+
+async def test_a_timeline_stands_around_what_a_query_means(database: Database, tmp_path: Path) -> None:
+    async with rig(database, tmp_path) as it:
+        [car, _] = await it.note("repaired the automobile", "had lunch")
+        await it.work_until_embedded(2)
+        told = await it.recall.timeline(it.scope, Around(query="a broken vehicle"), before=0, after=0)
+        assert told.anchor_id == car
 
 
 async def test_notes_that_come_together_are_embedded_together(database: Database, tmp_path: Path) -> None:

@@ -158,11 +158,13 @@ class Recall:
 
         Nothing where a query finds nothing, or nothing has happened yet.
         """
+        asks = around.observation_id is None and around.query is not None
+        meaning = await self._meaning(around.query or "") if asks else None
 
         def work(conn: Connection) -> Timeline:
             anchor_id, at = around.observation_id, around.at
             if anchor_id is None and around.query is not None:
-                best = search.search(conn, scope, around.query, SearchFilter(), limit=1)
+                best = search.search(conn, scope, around.query, SearchFilter(), limit=1, meaning=meaning)
                 anchor_id = best[0][0] if best else None
                 if anchor_id is None:
                     return Timeline((), None)

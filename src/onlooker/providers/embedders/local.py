@@ -17,6 +17,9 @@ from onlooker.domain.errors import Misconfigured
 LONGEST_TEXT = 2_000
 """Characters of a note that count: about what the model reads at once."""
 
+LONGEST_QUESTION = 600
+"""Bytes of a question that count: somebody waits for it, and others after them, and 2,000 characters take 0.7 s."""
+
 BEHIND_OTHERS = 10
 """How far a thread that embeds notes steps back behind everybody who is waited for."""
 
@@ -68,7 +71,8 @@ class LocalEmbedder:
         return [model.passage(_readable(text)).astype("<f4").tobytes() for text in texts]
 
     def _embed_question(self, text: str) -> bytes:
-        vector: bytes = self._model().query(_readable(text)).astype("<f4").tobytes()
+        asked = _readable(text).encode()[:LONGEST_QUESTION].decode("utf-8", "ignore")
+        vector: bytes = self._model().query(asked).astype("<f4").tobytes()
         return vector
 
 
