@@ -30,11 +30,13 @@ from onlooker.domain.models import (
 )
 from onlooker.domain.spending import MICRO, Cap, DefaultCaps, Period, Price, day_of
 from onlooker.host import ProcessIdentity, new_id, now_ms
+from onlooker.http.schemas import ObservationView
 from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 from onlooker.queue.sql import SqlQueue
 from onlooker.services.generate import Generate
 from onlooker.services.jobs import Jobs
 from onlooker.services.outbox import Outbox
+from onlooker.services.rendering import note_line
 from onlooker.services.usage import Spending
 from onlooker.storage import accounts, jobs, observations, spending
 from onlooker.storage.database import Connection, Database
@@ -550,3 +552,23 @@ async def test_a_batch_of_no_session_that_is_larger_than_a_call_is_asked_about_i
     found = await database.read(lambda conn: observations.observations_of_job(conn, scope, made[0].id))
     assert len(found) == 5
     assert (await read(database, made[0])).calls == 3
+
+
+async def test_a_modes_own_type_is_stored_shown_and_found(database: Database) -> None:
+    (job,) = await session_of(database, 1)
+
+    async def say(_request: GenerationRequest) -> GenerationAnswer:
+        own = Draft(ObservationKind.DISCOVERY, "Frost in May", concepts=("seen",), own_type="seen")
+        return GenerationAnswer((own, Draft(ObservationKind.DECISION, "Frost cloth is bought")))
+
+    async with rig(database, PaidProvider(say)) as it:
+        await it.finish(job)
+    notes = {note.title: note for note, _ in await notes_of(database, job)}
+    own, other = notes["Frost in May"], notes["Frost cloth is bought"]
+    assert (own.kind, own.type_shown, other.type_shown) == (ObservationKind.DISCOVERY, "seen", "decision")
+    assert ObservationView.of(own).metadata["type"] == "seen"
+    assert "type" not in ObservationView.of(other).metadata
+    assert "  seen  Frost in May" in note_line(own)
+    wanted = SearchFilter(concepts=frozenset({"seen"}))
+    hits = await database.read(lambda conn: search(conn, job.scope, "frost", wanted, limit=9))
+    assert [hit for hit, _ in hits] == [own.id]

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,6 +142,15 @@ class TestBlocks:
     def test_a_type_is_known_however_it_is_spelled(self) -> None:
         answer = "<observation><type> Security Alert </type><title>x</title></observation>"
         assert note_in(answer).kind is ObservationKind.SECURITY_ALERT
+
+    def test_a_modes_own_type_is_kept_beside_the_kind(self) -> None:
+        prompt = replace(prompt_for(), mode=Modes().get("research"))
+        for word, own in (("Open question", "open_question"), ("decision", ""), ("miracle", "finding")):
+            answer = f"<observation><type>{word}</type><title>x</title></observation>"
+            found = read_answer(answer, None, prompt, cut_by_limit=False)
+            assert isinstance(found, Reading)
+            (note,) = found.drafts
+            assert (note.own_type, note.concepts) == (own, (own,) if own else ())
 
     def test_a_title_that_is_missing_is_the_first_sentence(self) -> None:
         assert note_in("<observation><narrative>One. Two.</narrative></observation>").title == "One."

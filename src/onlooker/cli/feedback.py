@@ -45,7 +45,7 @@ def feedback(*, observation_id: str | None, verdict: str | None, project: str | 
         elif notes:
             show_table(
                 ("id", "when", "kind", "what"),
-                [(note.id, local_time(note.occurred_at), str(note.kind), note.title) for note in notes],
+                [(note.id, local_time(note.occurred_at), note.type_shown, note.title) for note in notes],
             )
         else:
             click.echo("No note is hidden.")

@@ -60,7 +60,9 @@ def search(
 
     unknown = set(kinds) - set(ObservationKind)
     if unknown:
-        raise click.BadParameter(f"{', '.join(sorted(unknown))}: not one of {', '.join(ObservationKind)}.")
+        raise click.BadParameter(
+            f"{', '.join(sorted(unknown))}: not one of {', '.join(ObservationKind)}. A mode's own type is a --concept."
+        )
     wanted = SearchFilter(
         kinds=frozenset(map(ObservationKind, kinds)),
         platform_source=platform,
@@ -102,7 +104,7 @@ def show_hits(hits: Sequence["Hit"], project_names: dict[str, str]) -> None:
             (
                 local_time(hit.observation.occurred_at),
                 project_names.get(hit.observation.project_id, ""),
-                str(hit.observation.kind),
+                hit.observation.type_shown,
                 _what(hit),
                 ", ".join(_files(hit)),
             )

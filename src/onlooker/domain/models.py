@@ -4,6 +4,7 @@ What is made once an event or more is a named tuple: a frozen data class of as m
 to make. JSON that only passes through stays text (`*_json`): it is parsed where somebody looks into it.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,10 @@ class KeyScope(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+
+
+OWN_TYPE = "type"
+"""The member of an observation's metadata that holds its mode's own word for its type."""
 
 
 class ObservationKind(StrEnum):
@@ -278,7 +283,8 @@ class Draft:
     """An observation as a provider makes it, before it is stored.
 
     `sources` are indexes into the events that the provider was given; empty means all of them. `supersedes` are the
-    ids of stored observations that it corrects or replaces, out of those that the provider was shown.
+    ids of stored observations that it corrects or replaces, out of those that the provider was shown. `own_type` is
+    what its mode calls the type, where that is not the kind.
     """
 
     kind: ObservationKind
@@ -291,6 +297,7 @@ class Draft:
     files_modified: tuple[str, ...] = ()
     sources: tuple[int, ...] = ()
     supersedes: tuple[str, ...] = ()
+    own_type: str = ""
 
     @property
     def content(self) -> str:
@@ -408,6 +415,13 @@ class Observation:
     occurred_at: int
     created_at: int
     updated_at: int
+
+    @property
+    def type_shown(self) -> str:
+        """What people are shown as its type: its mode's own word where it has one, else the kind."""
+        if self.created_by_job_id is None or self.metadata_json == "{}":
+            return str(self.kind)
+        return str(json.loads(self.metadata_json).get(OWN_TYPE) or self.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ def draft_of(note: Mapping[str, Any], prompt: Prompt) -> Draft | None:
         files_modified=names_of(note.get("files_modified"), MOST_FILES),
         sources=tuple(index for index in _indexes(note.get("events")) if index < prompt.count),
         supersedes=tuple(prompt.refs[ref] for ref in _refs(note.get("supersedes")) if ref in prompt.refs),
+        own_type=kind.name if kind.name != kind.kind else "",
     )
 
 

@@ -1,12 +1,13 @@
 """From a provider's drafts to what is stored: scrubbed, with their sources, without what was said already."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onlooker.domain import keys
 from onlooker.domain.jobs import JobKind
-from onlooker.domain.models import Draft, Event, Job, NewObservation, NewSource
+from onlooker.domain.models import OWN_TYPE, Draft, Event, Job, NewObservation, NewSource
 from onlooker.domain.payloads import prepare
 from onlooker.domain.similarity import Said, repeats
 from onlooker.services.material import Material
@@ -139,5 +140,6 @@ def _new(
         model=made.model,
         prompt_version=made.prompt_version,
         platform_source=material.platform_source,
+        metadata_json=json.dumps({OWN_TYPE: draft.own_type}) if draft.own_type else "{}",
         sources=sources,
     )

@@ -32,7 +32,7 @@ def note_line(note: Observation) -> str:
     more = f", +{len(files) - MOST_FILES}" if len(files) > MOST_FILES else ""
     about = f" [{', '.join(files[:MOST_FILES])}{more}]" if files else ""
     title = shorten(note.title, LONGEST_TITLE, placeholder=" …") or note.title[:LONGEST_TITLE]
-    return f"{note.id}  {moment(note.occurred_at)}  {note.kind}  {title}{about}"
+    return f"{note.id}  {moment(note.occurred_at)}  {note.type_shown}  {title}{about}"
 
 
 def prompt_text(prompt: Prompt) -> str:

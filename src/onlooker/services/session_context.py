@@ -162,7 +162,7 @@ def _summed_up(note: Observation) -> tuple[str, str]:
 def _told(note: Observation) -> tuple[str, str]:
     more = next(iter(note.facts), "") or note.narrative
     told = f"{note.title}: {more}" if more and more != note.title else note.title
-    return f"- {moment(note.occurred_at)} {note.kind}: {_clip(told)} ({note.id})", note.id
+    return f"- {moment(note.occurred_at)} {note.type_shown}: {_clip(told)} ({note.id})", note.id
 
 
 def _by_file(latest: Sequence[Observation], told: set[str]) -> Iterator[tuple[str, str]]:
