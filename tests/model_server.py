@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -49,7 +50,8 @@ class ModelServer:
     how many calls ran then; `refused` counts those that were turned away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scheme: str = "http") -> None:
+        self.scheme = scheme
         self.script: deque[Say] = deque()
         self.otherwise: Callable[[Asked], Say] = observe
         self.asked: list[Asked] = []
@@ -69,7 +71,7 @@ class ModelServer:
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"{self.scheme}://{LOOPBACK}:{self.port}"
 
     def base_url(self, api: Api) -> str:
         """What the provider's base URL is set to."""
@@ -245,16 +247,18 @@ def _reset(writer: asyncio.StreamWriter) -> bool:
 
 
 @contextmanager
-def model_server(*answers: Say, otherwise: Callable[[Asked], Say] = observe) -> Iterator[ModelServer]:
+def model_server(
+    *answers: Say, otherwise: Callable[[Asked], Say] = observe, tls: ssl.SSLContext | None = None
+) -> Iterator[ModelServer]:
     """A server that answers, in a thread of its own; its attributes may be changed while it runs."""
-    server = ModelServer()
+    server = ModelServer("http" if tls is None else "https")
     server.say(*answers)
     server.otherwise = otherwise
     began, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def run() -> None:
-        listener = await asyncio.start_server(server.serve, LOOPBACK, 0, limit=1 << 24)
+        listener = await asyncio.start_server(server.serve, LOOPBACK, 0, limit=1 << 24, ssl=tls)
         server.port = listener.sockets[0].getsockname()[1]
         began.set()
         async with listener:

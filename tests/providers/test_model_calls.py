@@ -3,11 +3,14 @@
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from certificates import new_authority
 from model_server import model_server
 from model_wires import APIS, Api, Say, quota_failure, retry_info
 from onlooker.domain.errors import (
@@ -169,6 +172,41 @@ class TestRepair:
                 wire = provider._wire  # type: ignore[attr-defined]  # the wire under the provider is the seam here
                 assert wire.read(body).error == body
                 assert wire.read({"choices": [{"error": {"code": 502}, "message": {}}]}).error
+
+
+class TestTheWay:
+    async def test_a_proxy_is_asked_for_what_is_not_on_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with model_server(Say(notes=(NOTE,)), Say(notes=(NOTE,))) as server:
+            monkeypatch.setenv("HTTP_PROXY", server.url.replace("http://", "http://me:secret@"))
+            far = {"openai_base_url": "http://model.invalid/v1"}
+            async with provider_at(server, "openai", given=far) as provider:
+                await provider.generate(request_of(EVENTS[:1]))
+            through = server.asked[0]
+            assert through.path == "http://model.invalid/v1/chat/completions"
+            assert through.headers["proxy-authorization"].startswith("Basic ")
+            async with provider_at(server, "openai") as provider:
+                await provider.generate(request_of(EVENTS[:1]))
+            assert server.asked[1].path == "/v1/chat/completions"
+            monkeypatch.setenv("NO_PROXY", "model.invalid")
+            async with provider_at(server, "openai", given=far) as provider:
+                error = await failure(provider, Busy)
+            assert "secret" not in str(error)
+
+    async def test_an_authority_of_ones_own_is_trusted_where_the_settings_name_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        authority = new_authority(tmp_path / "ca.pem")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*authority.sign(tmp_path))
+        with model_server(Say(notes=(NOTE,)), Say(notes=(NOTE,)), tls=tls) as server:
+            async with provider_at(server, "openai") as provider:
+                error = await failure(provider, Busy)
+            assert "its certificate is not trusted" in str(error)
+            async with provider_at(server, "openai", given={"ca_file": str(authority.file)}) as provider:
+                assert (await provider.generate(request_of(EVENTS[:1]))).drafts
+            monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+            async with provider_at(server, "openai") as provider:
+                assert (await provider.generate(request_of(EVENTS[:1]))).drafts
 
 
 class TestStops:

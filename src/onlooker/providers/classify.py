@@ -11,6 +11,7 @@ from typing import Any
 
 from onlooker.domain.errors import BadSettings, Busy, Exhausted, ProviderError, Rejected, TooLong
 
+_STATUS = re.compile(r"[45]\d\d")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,79}")
 
 _QUOTA = """
@@ -55,10 +56,11 @@ _MEANINGS: Mapping[str, type[ProviderError]] = {
 }
 
 _STATUSES: Mapping[int, type[ProviderError]] = {
-    401: BadSettings, 402: Exhausted, 403: BadSettings, 404: BadSettings, 405: BadSettings, 408: Busy, 409: Busy,
-    413: TooLong, 425: Busy, 429: Busy, 451: Rejected,
+    401: BadSettings, 402: Exhausted, 403: BadSettings, 404: BadSettings, 405: BadSettings, 407: BadSettings, 408: Busy,
+    409: Busy, 413: TooLong, 421: Busy, 425: Busy, 426: BadSettings, 429: Busy, 451: Rejected, 498: Busy, 499: Busy,
 }  # fmt: skip
-"""Where no name says more. Server errors are `Busy`; the rest of 4xx is what the request itself is refused for."""
+"""Where no name says more. 498 is a server without room, 499 a call that somebody on the way gave up. Server errors are
+`Busy`; the rest of 4xx is what the request itself is refused for."""
 
 _STRUCTURE = frozenset(
     {
@@ -121,9 +123,9 @@ def failure_of(status: int, body: Any) -> Failure:
     if isinstance(inner, str):
         raw.append(outer.get("code"))
     names = tuple(dict.fromkeys(name.lower() for name in raw if isinstance(name, str) and _NAME.fullmatch(name)))
-    told = error.get("code")
-    if status < 400 and isinstance(told, int) and 400 <= told < 600:
-        status = told
+    told = str(error.get("code"))
+    if status < 400 and _STATUS.fullmatch(told):
+        status = int(told)
     fields = [violation.get("field") for each in details for violation in _violations(each, "fieldViolations")]
     parameters = [value for value in (error.get("param"), *fields) if isinstance(value, str)]
     return Failure(status, names, frozenset(name.lower() for name in parameters), daily=_is_daily(details))

@@ -21,7 +21,11 @@ from onlooker.providers.wire import (
 )
 
 _NAMES = {Task.OBSERVE: "observations", Task.SUMMARY: "summary"}
-_STOPS = {"length": Stop.LENGTH, "content_filter": Stop.REFUSED}
+_STOPS = {
+    "length": Stop.LENGTH, "max_tokens": Stop.LENGTH, "model_length": Stop.LENGTH,
+    "content_filter": Stop.REFUSED, "refusal": Stop.REFUSED, "safety": Stop.REFUSED,
+}  # fmt: skip
+"""OpenAI's own words, and those of others that gateways pass on."""
 _OWN_LIMIT, _COMMON_LIMIT = "max_completion_tokens", "max_tokens"
 
 
@@ -60,7 +64,7 @@ class OpenAi:
         content = message.get("content")
         if isinstance(content, list):
             content = "".join(part for block in content if isinstance(part := mapping(block).get("text"), str))
-        stop = _STOPS.get(str(choice.get("finish_reason")), Stop.END)
+        stop = _STOPS.get(str(choice.get("finish_reason")).lower(), Stop.END)
         if isinstance(message.get("refusal"), str) and message["refusal"]:
             stop = Stop.REFUSED
         usage = body.get("usage")
