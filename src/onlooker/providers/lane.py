@@ -22,11 +22,11 @@ FAILURES_TO_CLOSE = 3
 """Failures in a row, of whatever calls, that make an outage."""
 
 FIRST_COOLING_S = 1.0
-SHORTEST_COOLING_S = 1.5
+SHORTEST_COOLING_S = 1.0
 LONGEST_COOLING_S = 30.0
-COOLING_SHARE = 1 / 40
-"""An outage is looked at again after a fortieth of the time it has lasted, within these bounds: after a minute's
-outage within 2 s of its end, after half an hour's within 38 s, the spread of a quarter included."""
+COOLING_SHARE = 1 / 60
+"""An outage is looked at again after a sixtieth of the time it has lasted, within these bounds: after a minute's
+outage within 1.3 s of its end, after half an hour's within 38 s, the spread of a quarter included."""
 
 HELD_S = 600.0
 """How long a provider without quota or with refused settings is left alone where it names no time."""
