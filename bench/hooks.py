@@ -1,6 +1,6 @@
 """What a hook costs its agent, how fast kept payloads are stored, and what kills and a full disk lose.
 
-    python bench/hooks.py [--runs 40] [--spooled 100000] [--through-kills 10000]
+    python bench/hooks.py [--runs 40] [--spooled 100000] [--notes 100000] [--through-kills 10000]
 
 A real `onlooker serve` in a home of its own; every hook a process of its own, as agents start them. Wall time and CPU
 are those of the whole process, the interpreter's start included; an interpreter that does nothing is measured beside
@@ -8,6 +8,7 @@ it in the same run, since both depend on the machine.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import resource
@@ -21,9 +22,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from search import fill
+
 from deployment import Deployment, deployment, kill
 from hook_sessions import Hooks, payload, stored_uses
+from onlooker.domain.models import Draft, ObservationKind, Scope
 from onlooker.hooks import client
+from onlooker.storage.database import Connection, open_database
 
 SESSIONS = 8
 KILLS = 10
@@ -63,6 +68,46 @@ def bench_hook(server: Deployment, runs: int) -> None:
         show(f"PostToolUse of {name}, server down", measure(hook, payload(98, size, size), env, runs))
     server.serve("--no-worker")
     server.wait_until(lambda: next(client.waiting(str(server.cli.home)), None) is None, 60)
+
+
+def varied_draft(number: int, text: str) -> Draft:
+    """Of fifty notes the last sums up, five are decisions, and each changed a file."""
+    kind = {49: ObservationKind.SUMMARY}.get(number % 50) or (
+        ObservationKind.DECISION if number % 10 == 0 else ObservationKind.CHANGE
+    )
+    facts = (f"next_steps: {text[60:160]}",) if kind is ObservationKind.SUMMARY else ()
+    return Draft(kind, text[:60], narrative=text, facts=facts, files_modified=(f"src/part_{number % 500}.py",))
+
+
+def bench_start(server: Deployment, runs: int, notes: int) -> None:
+    """A session's start, with context out of so many notes of the project."""
+    for process in server.processes:
+        kill(process)
+    env = {"PATH": os.environ["PATH"], "ONLOOKER_HOME": str(server.cli.home), "ONLOOKER_PROJECT": "noted"}
+    hook = [sys.executable, "-I", "-S", client.__file__, "claude-code", "--context"]
+    start = json.dumps({"session_id": "noted", "hook_event_name": "SessionStart", "source": "startup"}).encode()
+    process = server.serve("--no-worker")
+    subprocess.run(hook, input=start, env=env, capture_output=True, check=True)
+
+    def find(conn: Connection) -> Scope | None:
+        row = conn.exec_driver_sql("SELECT team_id, id FROM projects WHERE name = 'noted'").first()
+        return None if row is None else Scope(row[0], row[1])
+
+    server.wait_until(lambda: server.read(find) is not None, 60)
+    kill(process)
+
+    async def fill_project() -> None:
+        async with open_database(f"sqlite:///{server.cli.home}/onlooker.db") as database:
+            scope = await database.read(find)
+            assert scope is not None
+            await fill(database, scope, notes, varied_draft)
+
+    asyncio.run(fill_project())
+    process = server.serve("--no-worker")
+    answered = subprocess.run(hook, input=start, env=env, capture_output=True, check=True).stdout
+    cpu = cpu_s(process.pid)
+    show(f"SessionStart at {notes} notes, {len(answered)} bytes told", measure(hook, start, env, runs))
+    print(f"  {'':42} the server's CPU {(cpu_s(process.pid) - cpu) / runs * 1000:.1f} ms each")
 
 
 def bench_replay(server: Deployment, number: int) -> None:
@@ -106,7 +151,7 @@ def run_through_kills(server: Deployment, disk: Path, number: int) -> None:
             wait_for(hooks, each * SESSIONS * (round_ + 1) // (KILLS + 2))
             kill(process)
             if round_ == KILLS // 2:
-                fill(disk / "ballast")
+                fill_disk(disk / "ballast")
                 wait_for(hooks, len(hooks.done) + each * SESSIONS // 100)
                 (disk / "ballast").unlink()
             process = server.serve("--no-worker")
@@ -139,7 +184,7 @@ def wait_for(hooks: Hooks, number: int) -> None:
         time.sleep(0.02)
 
 
-def fill(path: Path) -> None:
+def fill_disk(path: Path) -> None:
     with path.open("wb", buffering=0) as ballast:
         try:
             while True:
@@ -157,11 +202,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--spooled", type=int, default=20_000, help="0 leaves it out")
+    parser.add_argument("--notes", type=int, default=0, help="of the project that a session starts in; 0 leaves it out")
     parser.add_argument("--through-kills", type=int, default=0, metavar="HOOKS")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, deployment(Path(folder)) as server:
         if asked.runs:
             bench_hook(server, asked.runs)
+        if asked.notes:
+            bench_start(server, asked.runs or 20, asked.notes)
         if asked.spooled:
             bench_replay(server, asked.spooled)
     if asked.through_kills:

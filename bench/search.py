@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -75,7 +75,14 @@ def texts(count: int) -> Iterator[str]:
         yield " ".join([*pool[start : start + WORDS_A_NOTE], *marks])
 
 
-async def fill(database: Database, scope: Scope, count: int) -> float:
+def plain_draft(_number: int, text: str) -> Draft:
+    """A note of nothing but its text."""
+    return Draft(ObservationKind.CHANGE, text[:60], narrative=text)
+
+
+async def fill(
+    database: Database, scope: Scope, count: int, draft_of: Callable[[int, str], Draft] = plain_draft
+) -> float:
     """Store the notes; seconds it took."""
     started = time.perf_counter()
     session_id, portion = "", list[NewObservation]()
@@ -83,7 +90,7 @@ async def fill(database: Database, scope: Scope, count: int) -> float:
         if number % NOTES_A_SESSION == 0:
             new = NewSession(new_id(), content_session_id=f"s{number}", started_at=1)
             session_id = (await database.tx(lambda conn, new=new: sessions.open_session(conn, scope, new, 1)))[0].id
-        note_id, draft = new_id(), Draft(ObservationKind.CHANGE, text[:60], narrative=text)
+        note_id, draft = new_id(), draft_of(number, text)
         portion.append(NewObservation(note_id, draft, note_id, 1_790_000_000_000 + number, number, text, session_id))
         if len(portion) == AT_ONCE or number == count - 1:
             done, portion = portion, []

@@ -117,6 +117,30 @@ def test_what_others_wrote_stays_to_the_letter_and_copies_are_kept(cli: Cli, use
     assert {path: path.read_text() for path in before} == before
 
 
+@pytest.mark.parametrize("agent", ["claude-code", "codex"])
+def test_line_ends_of_windows_stay_and_copies_are_exact(cli: Cli, user: Path, agent: str) -> None:
+    before = {path: text.replace("\n", "\r\n").encode() for path, text in write_foreign(user).items()}
+    for path, data in before.items():
+        path.write_bytes(data)
+
+    changed, copies = change(cli, agent)
+
+    theirs = [path for path in changed if path in before]
+    assert theirs
+    assert [copy.read_bytes() for copy in copies] == [before[path] for path in theirs]
+    for path in theirs:
+        assert path.read_bytes().count(b"\n") == path.read_bytes().count(b"\r\n")
+    change(cli, agent, remove=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_two_changes_within_a_second_keep_both_copies(cli: Cli, user: Path) -> None:
+    before = write_foreign(user)
+    copies = [copy for remove in (False, True, False) for copy in change(cli, "cursor", remove=remove)[1]]
+    assert len(set(copies)) == 6
+    assert copies[0].read_text() in before.values()
+
+
 def test_the_command_says_what_it_changed_and_the_second_time_that_nothing_is_to_do(cli: Cli, user: Path) -> None:
     told = cli.succeed("install", "claude-code")
     assert str(user / ".claude" / "settings.json") in told
@@ -164,6 +188,14 @@ def test_another_servers_address_and_key_stand_in_the_home_alone(cli: Cli, user:
     assert (cli.home / "hook.url").read_text() == "https://onlooker.example\n"
     assert cli.run("install", "claude-code", "--url", "https://onlooker.example").code == 2
 
+    assert "https://onlooker.example" in cli.succeed("install", "cursor")
+    assert (cli.home / "hook.url").exists()
+    assert (cli.home / "hook.key").read_text() == f"{key}\n"
+    cli.succeed("install", "cursor", "--local")
+    assert not (cli.home / "hook.url").exists()
+    assert (cli.home / "hook.key").read_text() != f"{key}\n"
+    assert cli.run("install", "cursor", "--local", "--url", "https://onlooker.example", "--key", key).code == 2
+
 
 def test_for_one_folder_nothing_of_the_persons_own_hooks_changes(cli: Cli, user: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
@@ -175,6 +207,23 @@ def test_for_one_folder_nothing_of_the_persons_own_hooks_changes(cli: Cli, user:
     assert str(folder / ".claude" / "settings.local.json") in ran.stdout
     assert not (user / ".claude" / "settings.json").exists()
     assert list(json.loads((user / ".claude.json").read_text())["projects"]) == [str(folder)]
+
+
+@pytest.mark.parametrize("agent, servers", [("codex", ".codex/config.toml"), ("windsurf", FILES["windsurf"][1])])
+def test_a_server_that_the_person_has_too_stays_when_it_is_taken_out_of_a_folder(
+    cli: Cli, user: Path, tmp_path: Path, agent: str, servers: str
+) -> None:
+    def plan(folder: Path | None, *, remove: bool = False) -> None:
+        apply(AGENTS[agent].plan(Installation(cli.home, folder, remove=remove)))
+
+    plan(None)
+    plan(tmp_path)
+    plan(tmp_path, remove=True)
+    assert "onlooker" in (user / servers).read_text()
+    plan(None, remove=True)
+    plan(tmp_path)
+    plan(tmp_path, remove=True)
+    assert not (user / servers).exists()
 
 
 def test_a_dry_run_shows_what_would_change_and_changes_nothing(cli: Cli, user: Path) -> None:
@@ -242,6 +291,7 @@ def test_an_installation_that_has_moved_is_replaced(cli: Cli, user: Path) -> Non
 def test_a_command_on_windows_has_forward_slashes_and_quotes() -> None:
     words = ["C:\\Program Files\\Python\\python.exe", "-I", "-S", "C:\\x\\client.py", "codex"]
     assert as_command(words, windows=True) == '"C:/Program Files/Python/python.exe" -I -S C:/x/client.py codex'
+    assert as_command(["C:\\Users\\O'Brien\\python.exe"], windows=True) == '"C:/Users/O\'Brien/python.exe"'
 
 
 def test_folders_are_excluded_and_included_again(cli: Cli, tmp_path: Path) -> None:

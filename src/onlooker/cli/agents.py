@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import string
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ WINDSURF_EVENTS = (
 )  # fmt: skip
 STARTS = frozenset({"SessionStart", "sessionStart"})
 PROMPTS = frozenset({"UserPromptSubmit", "BeforeAgent"})
+_PLAIN = frozenset(string.ascii_letters + string.digits + "-_./:")
 TOOLS = frozenset({"PostToolUse", "PostToolUseFailure", "AfterTool"})
 """Events that need a matcher to be sent for every tool."""
 
@@ -79,9 +81,7 @@ def as_command(words: Iterable[str], *, windows: bool = sys.platform == "win32")
     """Words as one command line. On Windows with forward slashes and double quotes, which cmd and bash both read."""
     if not windows:
         return shlex.join(words)
-    return " ".join(
-        f'"{word}"' if set(word) & set(" ()&^;,") else word for word in (w.replace("\\", "/") for w in words)
-    )
+    return " ".join(word if set(word) <= _PLAIN else f'"{word}"' for word in (w.replace("\\", "/") for w in words))
 
 
 def is_ours(command: object) -> bool:
@@ -119,6 +119,8 @@ def plan_codex(where: Installation) -> list[Change]:
     config = Path(os.environ.get("CODEX_HOME") or where.user / ".codex")
     hooks = (config if where.folder is None else where.folder / ".codex") / "hooks.json"
     changes = [change_json(hooks, lambda value: _nested_hooks(value, "codex", CODEX_EVENTS, where))]
+    if _needs_no_server(where, config / "hooks.json"):
+        return changes
     entry = where.mcp()
     block = f"[mcp_servers.{NAME}]\ncommand = {_toml(entry['command'])}\nargs = {_toml(entry['args'])}\n"
     if "env" in entry:
@@ -147,13 +149,15 @@ def plan_windsurf(where: Installation) -> list[Change]:
     config = where.user / ".codeium" / "windsurf"
     hooks = config if where.folder is None else where.folder / ".windsurf"
     quiet = {"show_output": False}
-    return [
+    changes = [
         change_json(
             hooks / "hooks.json",
             lambda value: _flat_hooks(value, "windsurf", WINDSURF_EVENTS, where, quiet),
-        ),
-        change_json(config / "mcp_config.json", lambda value: _server(value, where, "mcpServers")),
+        )
     ]
+    if _needs_no_server(where, config / "hooks.json"):
+        return changes
+    return [*changes, change_json(config / "mcp_config.json", lambda value: _server(value, where, "mcpServers"))]
 
 
 def plan_gemini_cli(where: Installation) -> list[Change]:
@@ -252,6 +256,11 @@ def _flat_hooks(
 
 def _is_our_entry(entry: object) -> bool:
     return isinstance(entry, dict) and is_ours(entry.get("command"))
+
+
+def _needs_no_server(where: Installation, hooks: Path) -> bool:
+    """Whether the one entry of the server is also that of the person's own `hooks`, while it leaves a folder."""
+    return where.remove and where.folder is not None and is_ours(read_text(hooks))
 
 
 def _server(value: dict[str, Any], where: Installation, *names: str) -> None:

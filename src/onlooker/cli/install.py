@@ -24,6 +24,7 @@ KEY_NAME = "agents of this home"
 @click.option("--project", "for_folder", is_flag=True, help="For this folder only; without it, for all of yours.")
 @click.option("--url", help="The server's address, where it is not the one of this home.")
 @click.option("--key", envvar="ONLOOKER_KEY", help="A key of that server with the scopes read and write.")
+@click.option("--local", is_flag=True, help="The server of this home again, where --url named another.")
 @click.option("--prompt-notes", is_flag=True, help="Add the few notes that fit to what is asked (Claude Code, Gemini).")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--uninstall", is_flag=True, help="Take everything of Onlooker's out of the agent's settings again.")
@@ -34,6 +35,7 @@ def install(
     for_folder: bool,
     url: str | None,
     key: str | None,
+    local: bool,
     prompt_notes: bool,
     dry_run: bool,
     uninstall: bool,
@@ -50,6 +52,8 @@ def install(
     settings = load_settings()
     if url and not key:
         raise Misconfigured(["--url needs a key of that server: give --key or ONLOOKER_KEY"])
+    if url and local:
+        raise Misconfigured(["--url names another server, --local this home's own: give one of them"])
     agent = AGENTS[name]
     folder = Path.cwd() if for_folder else None
     where = Installation(settings.home, folder, with_prompt_notes=prompt_notes, remove=uninstall)
@@ -58,7 +62,7 @@ def install(
     told: list[str] = []
     if not dry_run:
         if not uninstall:
-            told = _connect(settings, url, key)
+            told = _connect(settings, url, key, local=local)
         copies = apply(changes)
     report = {
         "agent": name,
@@ -71,8 +75,11 @@ def install(
     tell(as_json, report, lambda: _say(agent, changes, copies, told, dry_run=dry_run, uninstall=uninstall))
 
 
-def _connect(settings: "Settings", url: str | None, key: str | None) -> list[str]:
-    """Put address and key where the hook client reads them; what was done. A key that is there and works is kept."""
+def _connect(settings: "Settings", url: str | None, key: str | None, *, local: bool) -> list[str]:
+    """Put address and key where the hook client reads them; what was done. A key that is there and works is kept.
+
+    Another server that was named before is kept too, unless it is to be the `local` one: all agents tell the same.
+    """
     from onlooker.app import make_home
     from onlooker.cli.state import write_private
 
@@ -82,7 +89,11 @@ def _connect(settings: "Settings", url: str | None, key: str | None) -> list[str
         write_private(settings.home / KEY_FILE, f"{key}\n")
         return [f"The server's address and key are in {settings.home}, for your eyes only."]
     from onlooker.cli.local import run
+    from onlooker.hooks.client import read_line
 
+    known = read_line(str(settings.home), URL_FILE)
+    if known and not local:
+        return [f"Hooks tell the server at {known}, as before; --local lets them tell this home's own."]
     (settings.home / URL_FILE).unlink(missing_ok=True)
     return run(_make_key(settings))
 

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ class Change:
 
 
 def read_text(path: Path) -> str | None:
-    """A file's text; None where there is none. Raises `Misconfigured` where it cannot be read."""
+    """A file's text, its line ends as they are; None where there is none. Raises `Misconfigured`."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -59,6 +60,7 @@ def change_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> Change:
     if json.dumps(value) == told:
         return Change(path, before, before)
     after = json.dumps(value, indent=_indent(before), ensure_ascii=False) + "\n"
+    after = after.replace("\n", _line_end(before))
     return Change(path, before, after if value else None)
 
 
@@ -68,15 +70,17 @@ def change_toml(path: Path, name: str, block: str) -> Change:
     Raises `Misconfigured` for a file that is no TOML, before or after.
     """
     before = read_text(path)
-    begin, end = f"# begin: {name}\n", f"# end: {name}\n"
+    line_end = _line_end(before)
+    begin, end = f"# begin: {name}{line_end}", f"# end: {name}{line_end}"
     rest = before or ""
     if begin in rest and end in rest:
         head, _, tail = rest.partition(begin)
-        rest = head.rstrip("\n") + "\n" * bool(head.strip()) + tail.partition(end)[2]
+        rest = head.rstrip("\r\n") + line_end * bool(head.strip()) + tail.partition(end)[2]
     _check_toml(path, rest)
     after = rest
     if block:
-        after = (rest.rstrip("\n") + "\n\n" if rest.strip() else "") + begin + block + end
+        after = rest.rstrip("\r\n") + 2 * line_end if rest.strip() else ""
+        after += begin + block.replace("\n", line_end) + end
         _check_toml(path, after)
     return Change(path, before, after if after.strip() else None)
 
@@ -100,20 +104,28 @@ def apply(changes: Sequence[Change]) -> list[tuple[Path, Path | None]]:
         for change in wanted:
             done.append((change.path, _copy(change)))
             _write(change.path, change.after)
-            if read_text(change.path) != change.after:
-                raise Misconfigured([f"{change.path} does not read as it was written"])
-    except OSError as error:
+            _check_written(change)
+    except (OSError, Misconfigured) as error:
         for change in wanted[: len(done)]:
             with suppress(OSError):
                 _write(change.path, change.before)
+        if isinstance(error, Misconfigured):
+            raise
         raise Misconfigured([f"{error.filename or 'a file'} cannot be written: {error.strerror}"]) from error
     return done
+
+
+def _check_written(change: Change) -> None:
+    if read_text(change.path) != change.after:
+        raise Misconfigured([f"{change.path} does not read as it was written"])
 
 
 def _copy(change: Change) -> Path | None:
     if change.before is None:
         return None
-    copy = change.path.with_name(f"{change.path.name}.before-onlooker-{time.strftime('%Y%m%d-%H%M%S')}")
+    name = f"{change.path.name}.before-onlooker-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    copy = next(path for path in map(change.path.with_name, names) if not path.exists())
     _write(copy, change.before)
     return copy
 
@@ -136,6 +148,10 @@ def _write(path: Path, text: str | None) -> None:
         with suppress(OSError):
             Path(draft).unlink()
         raise
+
+
+def _line_end(text: str | None) -> str:
+    return "\r\n" if "\r\n" in (text or "") else "\n"
 
 
 def _indent(text: str | None) -> int | str:
