@@ -4,25 +4,50 @@ import asyncio
 import random
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
 from deployment import Deployment, deployment
-from servers import PostgresServer
+from onlooker.domain.errors import StorageUnavailable
+from onlooker.host import now_ms
+from onlooker.storage.tables import observation_generation_jobs
+from pgbouncer import pgbouncer
+from servers import PostgresServer, ServerFailed, ServerMissing
 
 ANSWERED_WITHIN_S = 15
+WORKED_ON_WITHIN_S = 25
+"""From the start of a Postgres: every session goes on. A lane that waits for a lease or a look at all rows is later."""
+
 CLIENTS = 4
 
 
-@pytest.mark.parametrize("ending", ["stopped", "killed"])
+@pytest.fixture(params=["direct", "pooler"])
+def url_of_it(request: pytest.FixtureRequest, own_postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a Postgres of the test's own: its own one, or that of a PgBouncer before it."""
+    if request.param == "direct":
+        yield own_postgres.url
+        return
+    try:
+        with pgbouncer(own_postgres.url) as bouncer:
+            yield bouncer.url
+    except (ServerMissing, ServerFailed) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.mark.parametrize(
+    "ending, url_of_it", [("stopped", "direct"), ("killed", "direct"), ("killed", "pooler")], indirect=["url_of_it"]
+)
 def test_a_postgres_that_goes_under_load_is_said_and_what_was_accepted_is_done(
-    tmp_path: Path, own_postgres: PostgresServer, ending: str
+    tmp_path: Path, own_postgres: PostgresServer, url_of_it: str, ending: str
 ) -> None:
     settings = {"ONLOOKER_SCRIPTED_DELAY_MS": "10", "ONLOOKER_DATABASE_TIMEOUT_S": "2"}
-    with deployment(tmp_path, own_postgres.url, **settings) as it:
+    with deployment(tmp_path, url_of_it, **settings) as it:
+        own_postgres.flush_late()
         processes = [it.serve("--no-worker"), it.work(), it.work()]
         enough = threading.Event()
         with ThreadPoolExecutor(CLIENTS) as clients:
@@ -30,8 +55,9 @@ def test_a_postgres_that_goes_under_load_is_said_and_what_was_accepted_is_done(
             it.wait_until_completed(20)
             (own_postgres.stop if ending == "stopped" else own_postgres.kill)()
             time.sleep(2)
+            back_at = now_ms()
             own_postgres.start()
-            it.wait_until_completed(it.completed() + 20)
+            it.wait_until(lambda: sessions_worked_on(it, since=back_at) == CLIENTS, WORKED_ON_WITHIN_S)
             enough.set()
             told = [each.result() for each in sending]
         it.wait_until_settled()
@@ -56,6 +82,16 @@ def test_a_server_is_stopped_in_order_while_its_postgres_is_away(
         assert time.monotonic() - began < within_s
         assert "Traceback" not in it.log()
         own_postgres.resume()
+
+
+def sessions_worked_on(it: Deployment, *, since: int) -> int:
+    """In how many sessions a job was completed after a time; none while the database is away."""
+    done = observation_generation_jobs
+    counted = select(func.count(done.c.session_id.distinct())).where(done.c.completed_at > since)
+    try:
+        return it.read(lambda conn: conn.execute(counted).scalar_one())
+    except StorageUnavailable:
+        return 0
 
 
 def post_and_post_again(it: Deployment, session: int, enough: threading.Event) -> tuple[int, int]:
