@@ -10,12 +10,14 @@ Server, worker and model server are processes of their own. CPU is the worker pr
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import httpx
 
 from deployment import Deployment, deployment
+from postgres_admin import admin_execute, with_database
 from servers import postgres_server
 
 MODEL = Path(__file__).parents[1] / "tests" / "model_server.py"
@@ -35,6 +38,19 @@ PER_EVENT = {
     "ONLOOKER_OPENAI_CONCURRENCY": "50",
 }
 SETTLED_WITHIN_S = 900
+
+_rounds = count(1)
+
+
+Database = Callable[[], str | None]
+"""The URL of a database where nothing was stored yet; None for the file in a home."""
+
+
+def new_database(server_url: str) -> str:
+    """A database of its own on this server: the events of a round are the same as those of the one before."""
+    name = f"round_{next(_rounds)}"
+    admin_execute(server_url, f"CREATE DATABASE {name}")
+    return with_database(server_url, name)
 
 
 class Model:
@@ -79,10 +95,10 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def throughput(database_url: str | None) -> None:
+def throughput(database: Database) -> None:
     """Print how long 2,000 events take until all are observed, from the first post on."""
     for name, policy in (("per event, 50 at a time", PER_EVENT), ("in batches, by the defaults", {})):
-        with rig(policy, database_url, delay_s=0.2) as (it, asked):
+        with rig(policy, database(), delay_s=0.2) as (it, asked):
             it.wait_until_begun(it.serve("--no-worker"), it.work())
             began = time.perf_counter()
             it.post_sessions(SESSIONS, EACH)
@@ -102,17 +118,19 @@ def observations(it: Deployment) -> int:
     return it.read(lambda conn: int(conn.execute(select(func.count()).select_from(table)).scalar_one()))
 
 
-def cpu(database_url: str | None) -> None:
-    """Print the worker's CPU for each job: all that waits is posted first."""
+def cpu(database: Database) -> None:
+    """Print the worker's CPU for each job, its start left out: it begins, and stands still until all are posted."""
     for name, policy in (("per event", PER_EVENT), ("in batches", {})):
-        with rig(policy, database_url) as (it, asked):
-            server = it.serve("--no-worker")
-            it.post_sessions(SESSIONS, EACH)
-            worker = it.work()
+        with rig(policy, database()) as (it, asked):
+            server, worker = it.serve("--no-worker"), it.work()
             it.wait_until_begun(server, worker)
+            it.freeze(worker, holds_jobs=False)
+            before = cpu_s(worker.pid)
+            it.post_sessions(SESSIONS, EACH)
+            worker.send_signal(signal.SIGCONT)
             it.wait_until_settled(SETTLED_WITHIN_S)
-            used = cpu_s(worker.pid) / SESSIONS / EACH
-            print(f"{name}: {used * 1000:.2f} ms a job, start included; {asked.totals()}", flush=True)
+            used = (cpu_s(worker.pid) - before) / SESSIONS / EACH
+            print(f"{name}: {used * 1000:.2f} ms a job; a start {before:.2f} s; {asked.totals()}", flush=True)
 
 
 def sessions(folder: Path) -> None:
@@ -152,8 +170,10 @@ def main() -> None:
         sessions(options.folder)
         return
     with ExitStack() as stack:
-        url = stack.enter_context(postgres_server(durable=True)).url if options.postgres else None
-        {"throughput": throughput, "cpu": cpu}[options.what](url)
+        server = stack.enter_context(postgres_server(durable=True)) if options.postgres else None
+        {"throughput": throughput, "cpu": cpu}[options.what](
+            lambda: None if server is None else new_database(server.url)
+        )
 
 
 if __name__ == "__main__":

@@ -232,12 +232,16 @@ class Deployment:
     def wait_until_completed(self, at_least: int) -> None:
         self.wait_until(lambda: self.completed() >= at_least, SETTLED_WITHIN_S)
 
-    def freeze(self, process: subprocess.Popen[bytes], *, in_transaction: bool = False) -> None:
-        """Stop the only worker while it holds jobs; in the middle of a transaction, or outside of any."""
+    def freeze(
+        self, process: subprocess.Popen[bytes], *, in_transaction: bool = False, holds_jobs: bool = True
+    ) -> None:
+        """Stop the only worker while it holds jobs, or while it need not; in a transaction, or outside of any."""
 
         def is_frozen_so() -> bool:
             process.send_signal(signal.SIGSTOP)
-            if self._is_in_transaction() is in_transaction and self.statuses().get(JobStatus.PROCESSING):
+            if self._is_in_transaction() is in_transaction and (
+                not holds_jobs or self.statuses().get(JobStatus.PROCESSING)
+            ):
                 return True
             process.send_signal(signal.SIGCONT)
             return False
