@@ -3,22 +3,21 @@
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import TYPE_CHECKING
 
 from onlooker.domain.errors import BadSettings, Busy
 from onlooker.providers.wire import endpoint_of
 
 if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
+
     import httpx
 
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_BODY = 8 * 1024 * 1024
 """An answer of so many bytes is none."""
 
-CONNECTIONS_OF_A_POOL = 8
-"""httpx looks at every connection of a pool for each other one of them, at each request: with 50 in one pool that took
-as long as all else that a call costs us."""
+_HEADERS = {"content-type": "application/json", "accept": "application/json"}
 
 _OWN_MACHINE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 """Not asked through a proxy."""
@@ -40,27 +39,37 @@ class HttpClient:
     """
 
     def __init__(self, *, connections: int, ca_file: str = "") -> None:
-        self._connections = connections
+        self._most = connections
         self._ca_file = ca_file
-        self._pools: list[_Pool] = []
+        self._connections: list[_Connection] = []
+        self._trusted: ssl.SSLContext | None = None
 
     async def post(self, url: str, headers: Mapping[str, str], content: bytes, timeout_s: float) -> Response:
         """Raises `Busy` when no whole answer comes, `BadSettings` for a URL that cannot be asked."""
         import httpx
 
-        pool = min(self._open(), key=lambda each: each.running)
-        pool.running += 1
+        connection = self._choose()
+        connection.running += 1
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         try:
-            async with pool.client.stream(
-                "POST", url, headers=dict(headers), content=content, timeout=timeout
-            ) as response:
+            # As `client.stream` does it, but for what it merges anew into each request.
+            request = httpx.Request(
+                "POST",
+                url,
+                headers={**connection.headers, **headers},
+                content=content,
+                extensions={"timeout": timeout.as_dict()},
+            )
+            response = await connection.client.send(request, stream=True)
+            try:
                 received = bytearray()
                 async for chunk in response.aiter_bytes():
                     received += chunk
                     if len(received) > LONGEST_BODY:
                         raise Busy(f"{endpoint_of(url)}: the answer has no end")
-                return Response(response.status_code, dict(response.headers), bytes(received))
+                return Response(response.status_code, _headers_of(response), bytes(received))
+            finally:
+                await response.aclose()
         except httpx.TimeoutException as error:
             raise Busy(f"{endpoint_of(url)}: no answer within {timeout_s:g} s") from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -68,37 +77,67 @@ class HttpClient:
         except httpx.RequestError as error:
             raise Busy(f"{endpoint_of(url)}: {_said(error)}") from error
         finally:
-            pool.running -= 1
+            connection.running -= 1
 
     async def close(self) -> None:
         """Close its connections. Again: nothing."""
-        pools, self._pools = self._pools, []
-        for pool in pools:
-            await pool.client.aclose()
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            await connection.client.aclose()
 
-    def _open(self) -> "list[_Pool]":
-        if not self._pools:
-            import httpx
+    def _choose(self) -> "_Connection":
+        """One that is free, the first of them, so that few are kept; else a new one."""
+        free = next((each for each in self._connections if not each.running), None)
+        if free is not None:
+            return free
+        if len(self._connections) < self._most:
+            self._connections.append(self._open())
+            return self._connections[-1]
+        return min(self._connections, key=lambda each: each.running)
 
-            verify = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
-            limits = httpx.Limits(
-                max_connections=CONNECTIONS_OF_A_POOL, max_keepalive_connections=CONNECTIONS_OF_A_POOL
+    def _open(self) -> "_Connection":
+        import httpx
+
+        if self._trusted is None:
+            self._trusted = (
+                ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
             )
-            headers = {"content-type": "application/json", "accept": "application/json"}
-            for _ in range(ceil(self._connections / CONNECTIONS_OF_A_POOL)):
-                client = httpx.AsyncClient(
-                    verify=verify, limits=limits, mounts=dict.fromkeys(_OWN_MACHINE), headers=headers
-                )
-                self._pools.append(_Pool(client))
-        return self._pools
+        client = httpx.AsyncClient(
+            verify=self._trusted,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            mounts=dict.fromkeys(_OWN_MACHINE),
+            headers=_HEADERS,
+            cookies=_no_cookies(),
+        )
+        return _Connection(client, dict(client.headers))
 
 
 @dataclass(slots=True)
-class _Pool:
-    """Some of the connections, and how many calls use them now."""
+class _Connection:
+    """A client with one connection, and how many calls use it or wait for it.
+
+    httpx looks at every connection of a client for each other one of them, at each request: with 50 in one client that
+    took as long as all else that a call costs us.
+    """
 
     client: "httpx.AsyncClient"
+    headers: Mapping[str, str]
     running: int = 0
+
+
+def _no_cookies() -> "CookieJar":
+    """A jar that keeps none: to look for them in each answer costs a tenth of the call."""
+    from http.cookiejar import CookieJar
+
+    class NoCookies(CookieJar):
+        def extract_cookies(self, response: object, request: object) -> None:
+            pass
+
+    return NoCookies()
+
+
+def _headers_of(response: "httpx.Response") -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
 
 
 def _said(error: BaseException) -> str:
