@@ -1,6 +1,7 @@
 """From waiting jobs to notes with a provider that costs something: runs, splits, caps, repetitions, pauses."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -493,13 +494,15 @@ async def test_an_operator_resumes_what_an_outage_holds(database: Database) -> N
     assert await history(database, job) == ["queued", "taken", "held", "resumed", "taken", "completed"]
 
 
-async def test_a_projects_policy_decides_for_it(database: Database) -> None:
+@pytest.mark.parametrize("own", [GenerationPolicy.PER_EVENT, GenerationPolicy.BATCH])
+async def test_a_projects_policy_decides_for_it(database: Database, own: GenerationPolicy) -> None:
     one, other = await new_scope(database), await new_scope(database)
-    await database.tx(lambda conn: accounts.set_policy(conn, one, GenerationPolicy.PER_EVENT))
-    single, together = [await session_of(database, 3, scope=scope) for scope in (one, other)]
+    await database.tx(lambda conn: accounts.set_policy(conn, one, own))
+    jobs_of_both = [await session_of(database, 3, scope=scope) for scope in (one, other)]
     provider = PaidProvider()
-    async with rig(database, provider) as it:
-        await it.finish(*single, *together)
+    of_all = GenerationPolicy.BATCH if own is GenerationPolicy.PER_EVENT else GenerationPolicy.PER_EVENT
+    async with rig(database, provider, policy=of_all) as it:
+        await it.finish(*itertools.chain(*jobs_of_both))
     assert sorted(len(events) for events in provider.asked_about) == [1, 1, 1, 3]
 
 

@@ -44,8 +44,8 @@ class Batching:
 
     @property
     def most_looked_at(self) -> int:
-        """The jobs that must be seen to choose a run: one more than it may have, whatever the policy of a project."""
-        return self.longest_run + 1
+        """The jobs that must be seen to choose a run: one more than it may have."""
+        return self.most + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from onlooker.domain.errors import InvalidInput
@@ -64,6 +65,7 @@ class Mode:
         return next((each for each in self.types if bare_name(each.name) == wanted), self.neutral)
 
 
+@lru_cache(maxsize=256)
 def plain_name(word: str) -> str:
     """A name without what spellings differ in: case, and what stands between its words."""
     return re.sub(r"[\s_-]+", "_", word.strip().lower())

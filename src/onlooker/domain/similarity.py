@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from onlooker.domain.models import Draft, ObservationKind
 
@@ -46,15 +47,22 @@ def _nearly_equal(one: str, other: str) -> bool:
     if one == other:
         return True
     ours, theirs = _words(one), _words(other)
-    if _telling(ours) != _telling(theirs):
+    if ours.telling != theirs.telling:
         return False
-    mine, yours = {word.lower() for word in ours} - _STOP, {word.lower() for word in theirs} - _STOP
+    mine, yours = ours.plain, theirs.plain
     return bool(mine) and len(mine & yours) >= NEARLY * len(mine | yours)
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text)
+@dataclass(frozen=True, slots=True)
+class _Words:
+    telling: frozenset[str]
+    plain: frozenset[str]
 
 
-def _telling(words: Sequence[str]) -> set[str]:
-    return {word for word in words if _TELLING.search(word)}
+@lru_cache(maxsize=1024)
+def _words(text: str) -> _Words:
+    """Remembered, since each of a session's notes is compared with the same latest ones."""
+    words = _WORD.findall(text)
+    return _Words(
+        frozenset(word for word in words if _TELLING.search(word)), frozenset(word.lower() for word in words) - _STOP
+    )

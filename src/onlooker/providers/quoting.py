@@ -5,6 +5,7 @@ turn of the conversation, or hide: no tag, no chat template's marker and no role
 """
 
 import re
+from functools import lru_cache
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _TERMINAL = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
@@ -35,8 +36,9 @@ def quoted(text: str) -> str:
     return _ROLE.sub(r"\1| ", text)
 
 
+@lru_cache(maxsize=1024)
 def quoted_line(text: str, longest: int) -> str:
-    """The same for a text that has to be one short line: a title, a name."""
+    """The same for a text that has to be one short line: a title, a name. A session's last titles come up again."""
     line = " ".join(quoted(text).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 

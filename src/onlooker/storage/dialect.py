@@ -19,8 +19,9 @@ from sqlalchemy import (
     FunctionElement,
     Insert,
     Select,
-    Table,
+    TableClause,
     Text,
+    TextClause,
     TypeDecorator,
     bindparam,
     cast,
@@ -167,7 +168,7 @@ _NOW = select(database_now())
 
 def read_clock(conn: Connection) -> int:
     """The database's clock, in epoch milliseconds."""
-    return int(conn.execute(_NOW).scalar_one())
+    return int(fetch(conn, _NOW, {})[0][0])
 
 
 _RECOVERED_AT = text("SELECT CAST(extract(epoch FROM stats_reset) * 1000000 AS BIGINT) FROM pg_stat_bgwriter")
@@ -197,7 +198,7 @@ def lock_keys(conn: Connection, keys: Iterable[str]) -> None:
     given. SQLite's transactions are BEGIN IMMEDIATE, which is this lock and more.
     """
     if not is_sqlite(conn) and (wanted := sorted(set(keys))):
-        conn.execute(_LOCKS, {"keys": wanted})
+        fetch(conn, _LOCKS, {"keys": wanted})
 
 
 _CUSTOM_PLANS = text("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
@@ -221,7 +222,7 @@ def try_lock(conn: Connection, key: str) -> bool:
     return bool(conn.execute(taken).scalar_one())
 
 
-def insert_into(table: Table, backend: str) -> "PostgresInsert | SqliteInsert":
+def insert_into(table: TableClause, backend: str) -> "PostgresInsert | SqliteInsert":
     """An INSERT that can say what to do about a row that is there, as this database has it.
 
     Both can; their modules are imported when needed, since the one of Postgres costs a start a twentieth.
@@ -235,7 +236,10 @@ def insert_into(table: Table, backend: str) -> "PostgresInsert | SqliteInsert":
     return postgresql.insert(table)
 
 
-def fetch(conn: Connection, statement: Select[Any] | UpdateBase, values: Mapping[str, Any]) -> list[Any]:
+Statement = Select[Any] | UpdateBase | TextClause
+
+
+def fetch(conn: Connection, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
     """The rows of a statement that runs again and again. Its values are texts, numbers, None, and lists for `Texts`.
 
     On SQLite it goes to the driver at once, and rows are the driver's tuples (a boolean is 0 or 1): what SQLAlchemy
@@ -243,33 +247,50 @@ def fetch(conn: Connection, statement: Select[Any] | UpdateBase, values: Mapping
     """
     if not is_sqlite(conn):
         return list(conn.execute(statement, values).all())
+    return _run_on_sqlite(conn, *_as_sqlite_reads(conn, statement, values))[0]
+
+
+def change(conn: Connection, statement: Statement, values: Mapping[str, Any]) -> int:
+    """How many rows a statement writes that gives none back; else as `fetch`."""
+    if not is_sqlite(conn):
+        return conn.execute(statement, values).rowcount
+    return _run_on_sqlite(conn, *_as_sqlite_reads(conn, statement, values))[1]
+
+
+def _as_sqlite_reads(conn: Connection, statement: Statement, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """The text of a statement, and what is given for its places."""
     text, names, constants = _written(statement, conn.dialect)
-    all_values = {**constants, **values} if constants else values
-    given = [json.dumps(value) if isinstance(value, list) else value for value in map(all_values.__getitem__, names)]
-    return run_on_sqlite(conn, text, given)
+    given = map({**constants, **values}.__getitem__, names)
+    return text, [json.dumps(value) if isinstance(value, list) else value for value in given]
 
 
 def run_on_sqlite(conn: Connection, text: str, given: Sequence[Any] = ()) -> list[Any]:
     """The rows of a statement as SQLite reads it, past SQLAlchemy, whose error this raises. For what runs most."""
+    return _run_on_sqlite(conn, text, given)[0]
+
+
+def _run_on_sqlite(conn: Connection, text: str, given: Sequence[Any]) -> tuple[list[Any], int]:
+    """The rows, and how many were written."""
     try:
-        return _driver_of(conn).execute(text, given).fetchall()
+        cursor = _driver_of(conn).execute(text, given)
+        return cursor.fetchall(), cursor.rowcount
     except sqlite3.Error as error:
         raise DBAPIError(text, None, error, hide_parameters=True) from error
 
 
 @cache
-def _written(statement: Select[Any] | UpdateBase, spoken: Dialect) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-    """A statement's text, the names of its parameters in order, and the values of those that are constants."""
+def _written(statement: Statement, spoken: Dialect) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """A statement's text, the names of its parameters in order, and the values of those that it has itself."""
     compiled = statement.compile(dialect=spoken)
     names = tuple(compiled.positiontup or ())
-    return compiled.string, names, {name: value for name, value in compiled.params.items() if value is not None}
+    return compiled.string, names, {name: given.value for name, given in compiled.binds.items() if not given.required}
 
 
 def _driver_of(conn: Connection) -> sqlite3.Connection:
     return cast_to("sqlite3.Connection", conn.connection.driver_connection)
 
 
-def insert_new(conn: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> int:
+def insert_new(conn: Connection, table: TableClause, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert the rows whose keys are new and leave those that are known; the count of new ones.
 
     The rows are written in the order given; sort them by key where several processes may write the same keys.
@@ -282,23 +303,32 @@ def insert_new(conn: Connection, table: Table, names: tuple[str, ...], rows: Seq
             return _driver_of(conn).executemany(text, rows).rowcount
         except sqlite3.Error as error:
             raise DBAPIError(text, None, error, hide_parameters=True) from error
+    if len(rows) == 1:
+        return change(conn, _postgres_insert_one(table, names), dict(zip(names, rows[0], strict=True)))
     columns = zip(*rows, strict=True)
-    return conn.execute(_postgres_insert(table, names), dict(zip(names, map(list, columns), strict=True))).rowcount
+    return change(conn, _postgres_insert(table, names), dict(zip(names, map(list, columns), strict=True)))
 
 
 @cache
-def _sqlite_insert(table: Table, names: tuple[str, ...]) -> str:
+def _sqlite_insert(table: TableClause, names: tuple[str, ...]) -> str:
     """Plain text for executemany of tuples: compiled parameters cost a fifth of the throughput."""
     places = ", ".join("?" for _ in names)
     return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of declared columns
 
 
 @cache
-def _postgres_insert(table: Table, names: tuple[str, ...]) -> Insert:
+def _postgres_insert(table: TableClause, names: tuple[str, ...]) -> Insert:
     """One array a column: a batch of any size is one statement that is prepared once."""
     arrays = [cast(bindparam(name), ARRAY(table.c[name].type)) for name in names]
     given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
     return insert_into(table, POSTGRES).from_select(list(names), select(*given.c)).on_conflict_do_nothing()
+
+
+@cache
+def _postgres_insert_one(table: TableClause, names: tuple[str, ...]) -> Insert:
+    """For one row: of an array the driver looks at every value several times."""
+    given: dict[str, Any] = {name: bindparam(name) for name in names}
+    return insert_into(table, POSTGRES).values(given).on_conflict_do_nothing().inline()
 
 
 def unavailable(error: DBAPIError, *, outcome_unknown: bool = False) -> StorageUnavailable | None:

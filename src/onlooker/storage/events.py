@@ -60,8 +60,8 @@ def get_event(conn: Connection, scope: Scope, event_id: str) -> Event:
 
 def events_by_ids(conn: Connection, scope: Scope, event_ids: Sequence[str]) -> list[Event]:
     """Those of these events that are stored and of this tenant, in the order of the ids."""
-    rows = conn.execute(_BY_IDS, {**owner(scope), "of_ids": event_ids})
-    found = {row.id: Event._make(row) for row in rows}
+    rows = dialect.fetch(conn, _BY_IDS, {**owner(scope), "of_ids": list(event_ids)})
+    found = {event.id: event for event in map(Event._make, rows)}
     return [found[event_id] for event_id in event_ids if event_id in found]
 
 

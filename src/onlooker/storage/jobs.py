@@ -118,7 +118,7 @@ def read_job(row: Row[Any] | Sequence[Any]) -> Job:
 def extend(conn: Connection, taken: Taken, *, lease_ms: int) -> None:
     """Renew the lease of the whole run from now. Raises `ClaimLost` when any of it is not ours any more."""
     given = {"of_jobs": taken.ids, "by_token": taken.token, "lease_ms": lease_ms}
-    _require_all(taken, conn.execute(_EXTEND, given).rowcount)
+    _require_all(taken, dialect.change(conn, _EXTEND, given))
 
 
 def complete(conn: Connection, taken: Taken, *, provider: str, model: str | None, prompt_version: str) -> int:
@@ -128,9 +128,9 @@ def complete(conn: Connection, taken: Taken, *, provider: str, model: str | None
     """
     given = {"of_jobs": taken.ids, "by_token": taken.token}
     made = {"by_provider": provider, "by_model": model, "by_prompt": prompt_version}
-    done = conn.execute(_COMPLETE, {**given, **made}).scalars().all()
+    done = dialect.fetch(conn, _COMPLETE, {**given, **made})
     _require_all(taken, len(done))
-    now = int(done[0])
+    now = int(done[0][0])
     note(conn, taken.jobs, "completed", now)
     return now
 
@@ -219,12 +219,12 @@ def find_taken(conn: Connection, job_id: str, token: str) -> Taken | None:
 def next_head(conn: Connection, session_id: str | None, job_id: str) -> Job | None:
     """The head of a lane where it is queued and due: a session's, or of no session the job itself; else None (R7)."""
     if session_id is None:
-        row = conn.execute(_ITSELF, {"of_job": job_id}).one_or_none()
+        rows = dialect.fetch(conn, _ITSELF, {"of_job": job_id})
     else:
-        row = conn.execute(_HEAD, {"of_session": session_id}).one_or_none()
-    if row is None:
+        rows = dialect.fetch(conn, _HEAD, {"of_session": session_id})
+    if not rows:
         return None
-    *columns, now = row
+    *columns, now = rows[0]
     head = read_job(columns)
     return head if head.status is JobStatus.QUEUED and head.next_attempt_at <= now else None
 

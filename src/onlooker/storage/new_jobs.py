@@ -147,5 +147,5 @@ def is_live(conn: Connection, scope: Scope, kind: JobKind) -> bool:
 
 def stored_jobs(conn: Connection, scope: Scope, job_ids: Iterable[str]) -> dict[str, Job]:
     """Those of these jobs that are stored and of this tenant, by id."""
-    rows = conn.execute(_BY_IDS, {**owner(scope), "of_ids": list(job_ids)})
+    rows = dialect.fetch(conn, _BY_IDS, {**owner(scope), "of_ids": list(job_ids)})
     return {job.id: job for job in map(jobs.read_job, rows)}

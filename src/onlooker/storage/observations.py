@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, select, update
@@ -25,6 +26,11 @@ SOURCE_COLUMNS = [SOURCES.c[f.name] for f in fields(Source)]
 LISTS = frozenset({"facts", "concepts", "files_read", "files_modified"})
 """Columns that hold a JSON list of texts."""
 
+_values_of = attrgetter(*(f.name for f in fields(Observation)))
+_source_values = attrgetter(*(f.name for f in fields(NewSource)))
+_SOURCE_NAMES = (
+    "id", "team_id", "project_id", "observation_id", *(f.name for f in fields(NewSource)), "created_at"
+)  # fmt: skip
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _BY_IDS = select(*COLUMNS).where(*is_owned(OBSERVATIONS), dialect.among(OBSERVATIONS.c.id, "of_ids"))
@@ -152,8 +158,12 @@ def recent_observations(conn: Connection, scope: Scope, *, limit: int, offset: i
 
 def said_lately(conn: Connection, scope: Scope, session_id: str, *, limit: int) -> list[Said]:
     """What a session's latest observations said, oldest first; summaries and what is superseded aside."""
-    rows = conn.execute(_SAID, {**owner(scope), "of_session": session_id, "most": limit}).all()
-    return [Said(row[0], ObservationKind(row[1]), row[2], tuple(json.loads(row[3]))) for row in reversed(rows)]
+    rows = dialect.fetch(conn, _SAID, {**owner(scope), "of_session": session_id, "most": limit})
+    facts = json.loads(f"[{','.join(row[3] for row in rows)}]")
+    said = [
+        Said(row[0], ObservationKind(row[1]), row[2], tuple(of_one)) for row, of_one in zip(rows, facts, strict=True)
+    ]
+    return said[::-1]
 
 
 def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *, by_id: str, now: int) -> int:
@@ -171,11 +181,11 @@ def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *,
 def add_sources(conn: Connection, scope: Scope, sources: Iterable[tuple[str, Sequence[NewSource]]], now: int) -> None:
     """Link stored observations, by id, to what else they are about; a link that is there stays as it is."""
     owned = scope.team_id, scope.project_id
-    links = [(observation_id, *astuple(source)) for observation_id, of_one in sources for source in of_one]
+    links = [(observation_id, *_source_values(source)) for observation_id, of_one in sources for source in of_one]
     dialect.insert_new(
         conn,
         SOURCES,
-        ("id", "team_id", "project_id", "observation_id", *(f.name for f in fields(NewSource)), "created_at"),
+        _SOURCE_NAMES,
         [(new_id(), *owned, *link, now) for link in links],
     )
 
@@ -249,8 +259,4 @@ def _observation(scope: Scope, item: NewObservation, now: int) -> Observation:
 
 def _values(observation: Observation) -> list[Any]:
     """The row's values in the order of `NAMES`."""
-    values = []
-    for field in fields(observation):
-        value = getattr(observation, field.name)
-        values.append(_encode(list(value)) if field.name in LISTS else value)
-    return values
+    return [_encode(value) if isinstance(value, tuple) else value for value in _values_of(observation)]

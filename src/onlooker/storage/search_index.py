@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate, groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import TextClause, Update, bindparam, cast, delete, func, insert, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -49,12 +49,26 @@ _RANK_STEP = 0.3 * 0.6 / math.pi**2 / MOST_POSITIONS**2
 # Made once: making one costs more than running it.
 _PROJECT = select(PROJECTS.c.number, PROJECTS.c.notes).where(*is_listed(PROJECTS))
 _ADD_NOTES = update(PROJECTS).where(*is_listed(PROJECTS)).values(notes=PROJECTS.c.notes + bindparam("more"))
-_INSERT_ENTRIES = insert(ENTRIES).returning(ENTRIES.c.number, ENTRIES.c.observation_id, sort_by_parameter_order=True)
+_INSERT_ENTRIES = insert(ENTRIES).returning(ENTRIES.c.number, sort_by_parameter_order=True)
+_INSERT_ENTRY = (
+    insert(ENTRIES)
+    .values({column.name: bindparam(column.name) for column in ENTRIES.c if column is not ENTRIES.c.number})
+    .returning(ENTRIES.c.number)
+)
 _NOTES_WITH = select(search_vocabulary.c.doc).where(search_vocabulary.c.term == bindparam("of_term"))
 _CANDIDATES = select(
     ENTRIES.c.number, ENTRIES.c.observation_id, ENTRIES.c.session_id, ENTRIES.c.length, ENTRIES.c.superseded
 ).where(dialect.among_numbers(ENTRIES.c.number, "numbers"), *is_owned(ENTRIES))
 _WITH_TERMS = _CANDIDATES.add_columns(ENTRIES.c.terms)
+_UNCOUNTED = (
+    select(search_uncounted.c.number)
+    .join(ENTRIES, ENTRIES.c.number == search_uncounted.c.number)
+    .where(*is_listed(ENTRIES))
+)
+_WAITING = select(func.count()).select_from(_UNCOUNTED.limit(MOST_UNCOUNTED).subquery())
+_TAKE_WAITING = (
+    delete(search_uncounted).where(search_uncounted.c.number.in_(_UNCOUNTED)).returning(search_uncounted.c.number)
+)
 
 _INSERT_TERMS = "INSERT INTO search_terms (rowid, terms) VALUES (?, ?)"
 _MERGE = "INSERT INTO search_terms (search_terms, rank) VALUES ('merge', ?)"
@@ -105,14 +119,21 @@ def _index_project(conn: Connection, scope: Scope, notes: Sequence[Observation])
         for note in notes
     ]
     # In the order of the notes, so that a session's neighbours have neighbouring numbers.
-    written = conn.execute(_INSERT_ENTRIES, rows).all()
+    numbers = _insert_entries(conn, rows)
     if sqlite:
-        terms = [(row.number, each["terms"]) for row, each in zip(written, rows, strict=True)]
-        conn.exec_driver_sql(_INSERT_TERMS, terms)
+        for number, row in zip(numbers, rows, strict=True):
+            dialect.run_on_sqlite(conn, _INSERT_TERMS, (number, row["terms"]))
         _add_notes(conn, scope, len(rows))
     else:
-        conn.execute(insert(search_uncounted), [{"number": row.number} for row in written])
+        dialect.insert_new(conn, search_uncounted, ("number",), [(number,) for number in numbers])
         _count_new_entries(conn, scope)
+
+
+def _insert_entries(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[int]:
+    """The numbers of what was inserted, in its order. Where each statement is a journey many rows share one."""
+    if len(rows) > 1 and not dialect.is_sqlite(conn):
+        return list(conn.execute(_INSERT_ENTRIES, rows).scalars())
+    return [dialect.fetch(conn, _INSERT_ENTRY, row)[0][0] for row in rows]
 
 
 def _terms_of(number: int, note: Observation) -> list[str]:
@@ -140,7 +161,7 @@ def any_of(terms: Iterable[str]) -> ColumnElement[str]:
 
 
 def _add_notes(conn: Connection, scope: Scope, more: int) -> None:
-    conn.execute(_ADD_NOTES, {**owner(scope), "more": more})
+    dialect.change(conn, _ADD_NOTES, {**owner(scope), "more": more})
 
 
 def _count_new_entries(conn: Connection, scope: Scope) -> None:
@@ -148,20 +169,10 @@ def _count_new_entries(conn: Connection, scope: Scope) -> None:
 
     One process counts a project at a time; another that comes meanwhile leaves it to the next.
     """
-    mine = select(search_uncounted.c.number).join(ENTRIES, ENTRIES.c.number == search_uncounted.c.number)
-    of_project = belongs(ENTRIES, scope)
-    waiting = conn.execute(
-        select(func.count()).select_from(mine.where(*of_project).limit(MOST_UNCOUNTED).subquery())
-    ).scalar_one()
+    waiting = dialect.fetch(conn, _WAITING, owner(scope))[0][0]
     if waiting < MOST_UNCOUNTED or not dialect.try_lock(conn, f"search:{scope.project_id}"):
         return
-    numbers = list(
-        conn.execute(
-            delete(search_uncounted)
-            .where(search_uncounted.c.number.in_(mine.where(*of_project)))
-            .returning(search_uncounted.c.number)
-        ).scalars()
-    )
+    numbers = [row[0] for row in dialect.fetch(conn, _TAKE_WAITING, owner(scope))]
     conn.execute(_ADD_FREQUENCIES, {"team": scope.team_id, "project": scope.project_id, "numbers": numbers})
     _add_notes(conn, scope, len(numbers))
 

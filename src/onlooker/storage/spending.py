@@ -124,12 +124,13 @@ def add_usage(conn: Connection, job: Job, spent: Sequence[ModelSpent], *, call: 
     total = [sum(counts) for counts in zip(*(each.counts for each in spent), strict=True)]
     more = {f"more_{name}": count for name, count in zip(_COUNTED, total, strict=True)}
     given = {"of_job": job.id, "of_project": job.project_id, "of_call": call}
-    if not conn.execute(_ADD_TO_JOB, {**given, **more}).rowcount:
+    if not dialect.change(conn, _ADD_TO_JOB, {**given, **more}):
         return
     day = day_of(wall_ms)
     rows = [(job.team_id, job.project_id, day, each.provider, each.model, *each.counts) for each in spent]
     # In one order for all: two that add to the same rows do not wait for each other.
-    conn.execute(_ADD_TO_DAY, [dict(zip(_DAILY_NAMES, row, strict=True)) for row in sorted(rows)])
+    for row in sorted(rows):
+        dialect.change(conn, _ADD_TO_DAY, dict(zip(_DAILY_NAMES, row, strict=True)))
 
 
 def estimate_of(run: Sequence[Job], input_budget: int, prices: Sequence[Price]) -> Amount:
@@ -143,7 +144,7 @@ def estimate_of(run: Sequence[Job], input_budget: int, prices: Sequence[Price]) 
 def reserve(conn: Connection, head: Job, amount: Amount) -> None:
     """Count so much as spent for as long as the head's lease is not ended."""
     given = {"of_job": head.id, "of_project": head.project_id}
-    conn.execute(_RESERVE, {**given, "tokens": amount.tokens, "microusd": amount.microusd})
+    dialect.change(conn, _RESERVE, {**given, "tokens": amount.tokens, "microusd": amount.microusd})
 
 
 def held_by_cap(

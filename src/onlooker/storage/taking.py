@@ -157,13 +157,13 @@ def take(
 
 def _live(conn: Connection, session_id: str | None, job_id: str, most: int) -> list[Job]:
     if session_id is None:
-        return [read_job(row) for row in conn.execute(_ITSELF, {"of_job": job_id})]
-    return [read_job(row) for row in conn.execute(_LIVE, {"of_session": session_id, "most": most})]
+        return [read_job(row) for row in dialect.fetch(conn, _ITSELF, {"of_job": job_id})]
+    return [read_job(row) for row in dialect.fetch(conn, _LIVE, {"of_session": session_id, "most": most})]
 
 
 def _look_around(conn: Connection, head: Job) -> _Circumstances:
     given = {"of_project": head.project_id, "of_team": head.team_id, "of_key": head.api_key_id}
-    return _Circumstances(*conn.execute(_AROUND, given).one())
+    return _Circumstances(*dialect.fetch(conn, _AROUND, given)[0])
 
 
 def _take(
@@ -174,6 +174,8 @@ def _take(
     batching = terms.batching
     if around.policy is not None:
         batching = replace(batching, policy=GenerationPolicy(around.policy))
+        if batching.most > terms.batching.most:
+            live = _live(conn, head.session_id, head.id, batching.most_looked_at)
     run = choose_run(live, batching, now)
     if isinstance(run, Settling):
         return Later(run.delay_ms)
@@ -194,14 +196,14 @@ def _hold(conn: Connection, head: Job, reason: str, now: int, *, due: int) -> No
     given = {"of_job": head.id, "of_project": head.project_id, "why": reason, "due": due, "at": now}
     if head.status is JobStatus.PROCESSING:
         requeue(conn, [head], now, event="lease-expired")
-    conn.execute(_HOLD, given)
+    dialect.change(conn, _HOLD, given)
     note(conn, [head], "held", now, reason)
 
 
 def _write(conn: Connection, run: Taken, terms: Terms, *, now: int, reserved: Amount) -> Taken | Later:
     until = now + terms.lease_ms
     given = {"of_jobs": run.ids, "by_token": run.token, "by_worker": terms.worker, "until": until, "at": now}
-    if conn.execute(_TAKE, given).rowcount != len(run.jobs):
+    if dialect.change(conn, _TAKE, given) != len(run.jobs):
         # A job of no session has no lock: another worker was faster.
         return Later(BUSY_SESSION_MS)
     if reserved != NOTHING_SPENT:
