@@ -118,6 +118,10 @@ def test_a_folder_is_excluded_by_file_by_list_and_by_environment(
     (other / ".onlooker.toml").write_text("exclude = true\n")
     assert excluded(other)
     assert not excluded(home)
+    (other / ".onlooker.toml").write_text("exclude = true\nproject = [\n")
+    assert excluded(other)
+    (other / ".onlooker.toml").write_text("project = [\n")
+    assert not excluded(other)
     monkeypatch.setenv("ONLOOKER_EXCLUDE", "1")
     assert excluded(home)
 

@@ -199,13 +199,18 @@ def _upwards(folder: str) -> "Iterator[str]":
 
 
 def _read_toml(path: str) -> dict[str, object]:
+    """What stands there; of a file that is no TOML only that it wants to exclude: a slip must not tell what it hides."""
     import tomllib
 
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
-    except (OSError, ValueError):
+            data = file.read()
+    except OSError:
         return {}
+    try:
+        return tomllib.loads(data.decode())
+    except ValueError:
+        return {"exclude": b"exclude" in data}
 
 
 def _common_git(folder: str) -> str:
