@@ -199,7 +199,7 @@ def _upwards(folder: str) -> "Iterator[str]":
 
 
 def _read_toml(path: str) -> dict[str, object]:
-    """What stands there; of a file that is no TOML only that it wants to exclude: a slip must not tell what it hides."""
+    """What stands there; of one that is no TOML only that it wants to exclude: a slip must not tell what it hides."""
     import tomllib
 
     try:
