@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from observed import new_event, new_scope, store, terms_of
-from onlooker.domain.batching import GenerationPolicy
+from onlooker.domain.batching import EVENT_TOKENS, GenerationPolicy
 from onlooker.domain.errors import Busy, Exhausted, ProviderError, TooLong, Unreadable
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.lanes import LaneState
@@ -398,6 +398,19 @@ async def test_a_cap_is_not_overrun_however_many_workers_there_are(
     assert len(provider.asked) == 5
     told = [await read(database, job) for job in made]
     assert sum(job.status is JobStatus.COMPLETED for job in told) == 5
+
+
+async def test_what_was_not_weighed_is_reserved_for_as_what_a_summary_takes(database: Database) -> None:
+    (job,) = await session_of(database, 1)
+    long, unknown = job._replace(source_bytes=1_000_000), job._replace(source_bytes=0)
+
+    def reserved(*run: Job, budget: int = 100_000) -> int:
+        return spending.estimate_of(run, budget, []).tokens
+
+    call = reserved()
+    assert reserved(long, long) - call == 2 * EVENT_TOKENS
+    assert reserved(unknown) - call == spending.SUMMARY_TOKENS
+    assert reserved(unknown, budget=500) - call == 500
 
 
 async def settled_or_held(database: Database, made: Sequence[Job]) -> bool:

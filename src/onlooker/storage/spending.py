@@ -135,8 +135,10 @@ def add_usage(conn: Connection, job: Job, spent: Sequence[ModelSpent], *, call: 
 
 def estimate_of(run: Sequence[Job], input_budget: int, prices: Sequence[Price]) -> Amount:
     """What the call for a run may take of a cap, at the dearest of the prices."""
-    sizes = [job.source_bytes // BYTES_A_TOKEN or SUMMARY_TOKENS for job in run]
-    tokens_in = PROMPT_TOKENS + min(sum(min(size, EVENT_TOKENS) for size in sizes), input_budget)
+    sizes = (
+        min(job.source_bytes // BYTES_A_TOKEN, EVENT_TOKENS) if job.source_bytes else SUMMARY_TOKENS for job in run
+    )
+    tokens_in = PROMPT_TOKENS + min(sum(sizes), input_budget)
     usage = Usage(1, tokens_in, ANSWER_TOKENS)
     return Amount(tokens_in + ANSWER_TOKENS, max((price.cost_microusd(usage) for price in prices), default=0))
 
