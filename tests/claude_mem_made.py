@@ -22,8 +22,12 @@ SESSION = (
     "completed_at_epoch status worker_port prompt_counter"
 ).split()
 PROMPT = "id content_session_id prompt_number prompt_text created_at created_at_epoch".split()
-PENDING = "id session_db_id content_session_id message_type tool_name tool_input tool_response status".split()
-SYNCED = "synced_at origin_device_id origin_local_id sync_rev".split()
+PENDING = (
+    "id session_db_id content_session_id message_type tool_name tool_input tool_response status retry_count "
+    "started_processing_at_epoch completed_at_epoch"
+).split()
+SYNCED = "origin_device_id origin_local_id sync_rev".split()
+MADE_FROM = ("observations", "session_summaries", "user_prompts")
 
 VERSIONS: dict[str, dict[str, Sequence[str]]] = {
     "4.0.2": {"observations": NOTE, "session_summaries": SUMMARY, "sdk_sessions": SESSION},
@@ -35,12 +39,26 @@ VERSIONS: dict[str, dict[str, Sequence[str]]] = {
     "10.4.0": {"observations": ["content_hash"], "sdk_sessions": ["custom_title"]},
     "12.0.0": {"observations": ["generated_by_model", "relevance_count"], "sdk_sessions": ["platform_source"]},
     "12.2.0": {"observations": ["merged_into_project"], "session_summaries": ["merged_into_project"]},
-    "12.2.2": {"observations": ["agent_type", "agent_id"]},
+    "12.2.2": {"observations": ["agent_type", "agent_id"], "pending_messages": ["agent_type", "agent_id"]},
+    "12.4.0": {"pending_messages": ["-started_processing_at_epoch"]},
+    "12.4.5": {"pending_messages": ["tool_use_id", "worker_pid"]},
     "12.4.7": {"observations": ["metadata"]},
+    "12.5.0": {"pending_messages": ["-retry_count", "-completed_at_epoch", "-worker_pid"]},
     "13.9.1": {"user_prompts": ["session_db_id"]},
-    "13.12.0": {"observations": SYNCED, "session_summaries": SYNCED, "user_prompts": SYNCED},
+    "13.10.3-community-edge.0": {
+        "observation_feedback": ["id", "observation_id", "signal_type", "session_db_id"],
+        "observations": ["content_session_id"],
+        "session_summaries": ["content_session_id"],
+    },
+    "13.10.3": {"observations": ["-content_session_id"], "session_summaries": ["-content_session_id"]},
+    "13.11.0": {table: ["synced_at"] for table in MADE_FROM},
+    "13.12.0": {
+        **dict.fromkeys(MADE_FROM, SYNCED),
+        "sync_outbox": ["id", "op_uuid", "rev", "body"],
+        "sync_state": ["k", "v"],
+    },
 }
-"""What each version added; the names of the session columns changed with 8.2.6."""
+"""What each version added, or took away (`-`); the names of the session columns changed with 8.2.6."""
 
 RENAMED_AT = "8.2.6"
 OLDEST = "3.9.9"
@@ -54,7 +72,9 @@ def columns_of(version: str) -> dict[str, list[str]]:
     for each, added in VERSIONS.items():
         is_renamed |= each == RENAMED_AT
         for table, columns in added.items():
-            found.setdefault(table, []).extend(columns)
+            gone = {column[1:] for column in columns if column.startswith("-")}
+            kept = [*found.get(table, []), *(column for column in columns if not column.startswith("-"))]
+            found[table] = [column for column in kept if column not in gone]
         if each == version:
             break
     if is_renamed:
@@ -126,7 +146,8 @@ def _rows(table: str, notes: int) -> list[dict[str, object]]:
         ]
     if table == "pending_messages":
         return [{"id": 1, "session_db_id": 1, "message_type": "observation"}]
-    raise AssertionError(table)
+    assert table in {"observation_feedback", "sync_outbox", "sync_state"}
+    return []
 
 
 def note(n: int) -> dict[str, object]:
