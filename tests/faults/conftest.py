@@ -10,3 +10,15 @@ def database_url(request: pytest.FixtureRequest) -> str | None:
         return None
     url: str = request.getfixturevalue("postgres_database")
     return url
+
+
+@pytest.fixture(params=[*KINDS, "postgres and redis"])
+def stores(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The settings that name an empty database and where the queue is: in it, or in a Redis."""
+    if request.param == "sqlite":
+        return {}
+    settings = {"ONLOOKER_DATABASE_URL": request.getfixturevalue("postgres_database")}
+    if request.param == "postgres":
+        return settings
+    redis = {"ONLOOKER_QUEUE_ENGINE": "bullmq", "ONLOOKER_REDIS_URL": request.getfixturevalue("redis_database")}
+    return {**settings, **redis}

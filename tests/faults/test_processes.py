@@ -17,7 +17,7 @@ CLOCK = "import itertools; real, nth = time.time_ns, itertools.count(); time.tim
 CLOCK += "time.time = lambda: time.time_ns() / 10**9"
 AHEAD, BEHIND, JUMPING = (CLOCK.format(by) for by in ("600", "-600", "(600 if next(nth) % 2 else -600)"))
 
-SHORT_IDLE_TRANSACTIONS = "import onlooker.storage.postgres as postgres; postgres.IDLE_TRANSACTION_TIMEOUT_MS = 1_000"
+SHORT_IDLE_TRANSACTIONS = "import onlooker.storage.postgres as postgres; postgres.IDLE_TRANSACTION_TIMEOUT_S = 1.0"
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -34,9 +34,9 @@ def test_workers_of_their_own_do_the_same_on_one_database(
         it.wait_for_no_messages()
 
 
-def test_a_worker_that_was_frozen_past_its_lease_writes_nothing_late(tmp_path: Path, database_url: str | None) -> None:
+def test_a_worker_that_was_frozen_past_its_lease_writes_nothing_late(tmp_path: Path, stores: dict[str, str]) -> None:
     settings = {"ONLOOKER_SCRIPTED_DELAY_MS": "200", "ONLOOKER_JOB_LEASE_S": "2", "ONLOOKER_MAX_ATTEMPTS": "100"}
-    with deployment(tmp_path, database_url, **settings) as it:
+    with deployment(tmp_path, **stores, **settings) as it:
         it.serve("--no-worker")
         frozen = it.work()
         it.post_sessions(5, 12)
@@ -77,10 +77,8 @@ def test_a_worker_that_is_frozen_in_a_transaction_does_not_keep_its_locks(
     [(BEHIND, AHEAD), (JUMPING, JUMPING)],
     ids=["behind-and-ahead", "jumping"],
 )
-def test_a_clock_that_is_wrong_moves_no_lease(
-    tmp_path: Path, database_url: str | None, server: str, worker: str
-) -> None:
-    with deployment(tmp_path, database_url, ONLOOKER_SCRIPTED_DELAY_MS="10") as it:
+def test_a_clock_that_is_wrong_moves_no_lease(tmp_path: Path, stores: dict[str, str], server: str, worker: str) -> None:
+    with deployment(tmp_path, **stores, ONLOOKER_SCRIPTED_DELAY_MS="10") as it:
         it.serve("--no-worker", patch=server)
         it.work(patch=worker)
         it.work()
