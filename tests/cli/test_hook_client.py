@@ -133,6 +133,14 @@ def test_while_the_server_is_away_payloads_are_kept_in_order_for_the_owner_only(
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_home_that_a_hook_makes_is_its_owners_alone(tmp_path: Path) -> None:
+    home = tmp_path / "new" / "home"
+    hook(home, ONLOOKER_URL="http://127.0.0.1:1")
+    assert len(spooled(home)) == 1
+    for folder in (home, home / "spool", home / "spool" / "events"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_nothing_overtakes_what_is_kept(tmp_path: Path, listener: Listener) -> None:
     hook(tmp_path, b'{"n": 0}', ONLOOKER_URL="http://127.0.0.1:1")
     hook(tmp_path, b'{"n": 1}', ONLOOKER_URL=listener.url)

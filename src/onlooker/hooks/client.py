@@ -384,7 +384,8 @@ def keep(home: str, at_ns: int, agent: str, head: str, body: bytes) -> None:
     spool, data = f"{home}/spool", frame(agent, head, body)
     name = f"{at_ns:020d}-{os.getpid()}"
     try:
-        os.makedirs(f"{spool}/events", 0o700, exist_ok=True)
+        for folder in (home, spool, f"{spool}/events"):
+            os.makedirs(folder, 0o700, exist_ok=True)
         _append(f"{spool}/dropped", b"")
         if _append(f"{spool}/blocks", bytes(-(-len(data) // BLOCK))) * BLOCK > LARGEST_SPOOL:
             raise OSError("the spool is full")  # noqa: TRY301 - dropped as where the disk is

@@ -190,7 +190,8 @@ class Spool:
 
 def make_spool(home: Path) -> None:
     """Make the folder and its counters beforehand: on a full disk a counter can grow, but no file can be made."""
-    (home / "spool" / "events").mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (home / "spool", home / "spool" / "events"):
+        folder.mkdir(mode=0o700, exist_ok=True)
     for name in ("blocks", "dropped"):
         os.close(os.open(home / "spool" / name, os.O_WRONLY | os.O_CREAT, 0o600))
 
