@@ -3,7 +3,8 @@
     python bench/search.py [--notes 100000] [--postgres] [--database URL] [--meaning]
 
 With `--meaning` they get vectors (made at random, always the same) and the questions those of the local embedder, whose
-time counts. With `--database` that database is filled where it is empty, else used as it is, and kept.
+time counts; on Postgres it is the wheel's then, which has pgvector. With `--database` that database is filled where it
+is empty, else used as it is, and kept. On Postgres more than 100,000 notes are `BASE` notes again and again.
 
 The notes are made here: about 90 words each of a skewed vocabulary, one word in a quarter of them, one in 3 % and one
 in 0.02 %. They go in through the real storage code. Prints the time to index a note and each search's p50 and p95.
@@ -11,6 +12,7 @@ in 0.02 %. They go in through the real storage code. Prints the time to index a 
 
 import argparse
 import asyncio
+import itertools
 import random
 import statistics
 import sys
@@ -23,6 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
+from copies import VECTOR_SIZE, copy_vectors, multiply
+from server import cpu_s_of
 
 from observed import new_scope
 from onlooker.domain.models import Draft, NewObservation, NewSession, ObservationKind, Scope, SearchFilter
@@ -32,7 +36,7 @@ from onlooker.storage import observations, schema, search, sessions, vectors
 from onlooker.storage.database import Connection, Database, open_database
 from onlooker.storage.search import Meaning
 from onlooker.storage.vector_index import VectorIndex
-from servers import postgres_server
+from servers import postgres_server, wheel_postgres
 
 MARKED = (("common", 0.25, "25 %"), ("scarce", 0.028, "2.8 %"), ("seldom", 0.0002, "0.02 %"))
 SYLLABLES = (
@@ -59,7 +63,9 @@ WORDS = 30_000
 WORDS_A_NOTE = 90
 NOTES_A_SESSION = 50
 AT_ONCE = 500
-VECTOR_SIZE = 384
+BASE = 25_000
+MOST_OF_THEIR_OWN = 100_000
+REAL_VECTORS = 60
 ROUNDS = 30
 
 
@@ -100,6 +106,8 @@ async def fill(
 
 async def fill_and_tell(database: Database, scope: Scope, count: int) -> None:
     """Store the notes and print what it took. On Postgres the index is made when all are there: a tenth of the time."""
+    times = count // BASE if database.name == "postgresql" and count > MOST_OF_THEIR_OWN else 1
+    count //= times
     if database.name == "postgresql":
         await database.tx(lambda conn: conn.exec_driver_sql("DROP INDEX ix_search_entries_terms"))
     began = time.process_time()
@@ -108,6 +116,9 @@ async def fill_and_tell(database: Database, scope: Scope, count: int) -> None:
         f"{database.name}: {count} notes stored and indexed in {seconds:.0f} s, {seconds / count * 1e6:.0f} us a note, "
         f"{(time.process_time() - began) / count * 1e6:.0f} of them in this process"
     )
+    if times > 1:
+        await database.alone(lambda conn: multiply(conn, scope, times))
+        print(f"  {times} copies of each")
     if database.name == "postgresql":
         began = time.perf_counter()
         await database.alone(make_index)
@@ -167,13 +178,13 @@ async def measure(url: str, count: int, *, meaning: bool, folder: str) -> None:
         if meaning:
             embedder = LocalEmbedder()
             try:
-                await measure_meaning(database, scope, embedder, folder)
+                await measure_meaning(database, scope, embedder, url, folder)
             finally:
                 await embedder.close()
 
 
 async def give_vectors(database: Database, scope: Scope, model: str) -> float:
-    """Give every note without one a vector of its own; seconds it took. On Postgres the index is made last."""
+    """Give every note without one a vector of its own; seconds it took."""
     chance = np.random.default_rng(7)
     began = time.perf_counter()
 
@@ -195,10 +206,16 @@ async def give_vectors(database: Database, scope: Scope, model: str) -> float:
     return time.perf_counter() - began
 
 
-async def measure_meaning(database: Database, scope: Scope, embedder: LocalEmbedder, folder: str) -> None:
+async def measure_meaning(database: Database, scope: Scope, embedder: LocalEmbedder, url: str, folder: str) -> None:
     """Time searches by words and meaning, the question's vector included."""
     model = await embedder.model()
-    print(f"  all have vectors after {await give_vectors(database, scope, model):.0f} s")
+    if database.name == "postgresql":
+        real = await embedder.embed_notes(list(itertools.islice(texts(REAL_VECTORS), REAL_VECTORS)))
+        began = time.perf_counter()
+        await copy_vectors(url, scope, model, real)
+        print(f"  all have vectors after {time.perf_counter() - began:.0f} s")
+    else:
+        print(f"  all have vectors after {await give_vectors(database, scope, model):.0f} s")
     if await database.read(lambda conn: vectors.wants_index(conn, scope, model)):
         began = time.perf_counter()
         await database.alone(lambda conn: vectors.make_index(conn, scope, model))
@@ -206,25 +223,35 @@ async def measure_meaning(database: Database, scope: Scope, embedder: LocalEmbed
     index = VectorIndex(Path(folder))
     words = [word for word, _, _ in MARKED]
     for query in (*words, " ".join(words)):
-        took, embedding, busy = [], [], []
+        took, embedding, busy, behind = [], [], [], []
         for _ in range(ROUNDS):
             began, cpu = time.perf_counter(), time.process_time()
             vector = await embedder.embed_question(query)
             embedding.append((time.perf_counter() - began) * 1000)
             meaning = Meaning(model, vector, index)
 
-            def work(conn: Connection, query: str = query, meaning: Meaning = meaning) -> int:
+            def work(conn: Connection, query: str = query, meaning: Meaning = meaning) -> float:
+                before = backend_cpu_s(conn)
                 found = search.search(conn, scope, query, SearchFilter(), limit=20, meaning=meaning)
-                return len(observations.observations_by_ids(conn, scope, [note_id for note_id, _ in found]))
+                observations.observations_by_ids(conn, scope, [note_id for note_id, _ in found])
+                return backend_cpu_s(conn) - before
 
-            await database.read(work)
+            behind.append(await database.read(work) * 1000)
             took.append((time.perf_counter() - began) * 1000)
             busy.append((time.process_time() - cpu) * 1000)
         print(
             f"  by words and meaning, {query:24} p50 {statistics.median(took):7.1f} ms, of it the question's vector "
-            f"{statistics.median(embedding):.1f} ms; CPU of this process {statistics.median(busy):.1f} ms",
+            f"{statistics.median(embedding):.1f} ms; CPU of this process {statistics.median(busy):.1f} ms, "
+            f"of the database's {statistics.mean(behind):.0f} ms",
             flush=True,
         )
+
+
+def backend_cpu_s(conn: Connection) -> float:
+    """What the process behind a connection to a Postgres of this machine has used; 0 on SQLite."""
+    if conn.dialect.name == "sqlite":
+        return 0.0
+    return cpu_s_of(conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
 
 
 def main() -> None:
@@ -240,7 +267,8 @@ def main() -> None:
         if options.database:
             url = options.database
         elif options.postgres:
-            url = stack.enter_context(postgres_server(durable=True)).url
+            binaries = wheel_postgres() if options.meaning else None
+            url = stack.enter_context(postgres_server(durable=True, binaries=binaries)).url
         else:
             url = f"sqlite:///{folder}/search.db"
         asyncio.run(measure(url, options.notes, meaning=options.meaning, folder=folder))

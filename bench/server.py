@@ -35,6 +35,12 @@ TICKS = os.sysconf("SC_CLK_TCK")
 LINES = "ok src/queue/worker.ts:{n} retry path {n} checked in {n} ms; "
 
 
+def cpu_s_of(pid: int) -> float:
+    """Seconds of CPU a process of this machine has used, user and system, in steps of a tick."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server that runs, and what is needed to talk to it."""
@@ -46,8 +52,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """Seconds of CPU the process has used, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_s_of(self.pid)
 
     def rss_mb(self) -> float:
         """Memory that the process holds."""
