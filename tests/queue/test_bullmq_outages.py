@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -338,3 +339,30 @@ async def test_tls_a_user_and_a_database_are_taken_from_the_url(
 def test_a_url_that_is_none_of_a_redis_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         Address.parse(url)
+
+
+async def test_a_connection_that_fails_when_nobody_waits_for_it_any_more_is_no_defect() -> None:
+    asked = asyncio.Event()
+
+    async def hear_and_hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await asyncio.sleep(0.05)
+        writer.close()
+
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    async with await asyncio.start_server(hear_and_hang_up, "127.0.0.1", 0) as listening:
+        address = Address.parse(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0")
+
+        async def prepare(_wire: link.Wire) -> None:
+            raise AssertionError("nobody was reached")
+
+        making = link.Link(address, prepare)
+        waiting = asyncio.create_task(making.connect())
+        await asked.wait()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await wait_until(lambda: making._connecting is None)
+        gc.collect()
+    assert told == []

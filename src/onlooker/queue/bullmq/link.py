@@ -225,6 +225,8 @@ class Link:
             raise NotConnected(self._failure)
         if self._connecting is None:
             self._connecting = loop.create_task(self._make(), name="onlooker-queue-connect")
+            # Where all who waited were cancelled meanwhile nobody asks for the outcome, which then is no defect.
+            self._connecting.add_done_callback(lambda made: made.cancelled() or made.exception())
         return await asyncio.shield(self._connecting)
 
     async def _make(self) -> Wire:
