@@ -234,3 +234,16 @@ def test_without_a_setting_the_home_is_in_the_persons_own_wherever_the_command_i
     assert (person / ".onlooker/onlooker.db").exists()
     hooks = json.loads((person / ".claude/settings.json").read_text())["hooks"]
     assert hooks["Stop"][0]["hooks"][0]["command"].endswith("client.py claude-code")
+
+
+def test_garbage_is_collected_once_a_start_is_over() -> None:
+    begun = (
+        "import gc\n"
+        "from onlooker.cli import process, serving\n"
+        "process._collect_nothing_yet()\n"
+        "print(gc.isenabled())\n"
+        "serving.collect_rarely()\n"
+        "print(gc.isenabled())\n"
+    )
+    told = subprocess.run([sys.executable, "-c", begun], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert told.split() == ["False", "True"]

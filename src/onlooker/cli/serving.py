@@ -100,6 +100,7 @@ async def _work(settings: Settings, files: StateFiles | None, runtime: Runtime) 
 def collect_rarely() -> None:
     """From now on, leave what was made so far out of every collection, and collect the rest less often."""
     gc.freeze()
+    gc.enable()
     gc.set_threshold(COLLECT_AFTER, 10, 10)
 
 
