@@ -207,6 +207,17 @@ async def test_an_answer_that_never_comes_is_looked_up(
     assert await cut_queue.confirm(claim)
 
 
+async def test_a_connection_that_is_lost_while_it_is_made_is_made_again(
+    cut_queue: QueueEngine, proxy: CuttingProxy, backend: Backend
+) -> None:
+    await asyncio.to_thread(backend.end_connections)
+    await asyncio.sleep(0.05)
+    for _ in range(4):
+        proxy.cut("before")
+    assert await cut_queue.enqueue(LANE, message(1))
+    assert (proxy.cuts, await cut_queue.pending(LANE)) == (4, 1)
+
+
 async def test_many_lost_answers_lose_and_double_nothing(cut_queue: QueueEngine, proxy: CuttingProxy) -> None:
     dice = random.Random(14)  # noqa: S311 - the same cuts in every run
     lanes = [Lane.session(str(number)) for number in range(20)]

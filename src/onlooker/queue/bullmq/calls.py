@@ -94,10 +94,10 @@ class Calls:
     async def _prepare(self, wire: Wire) -> None:
         """Give a new connection the scripts that the server lacks, and make the older ones of this process void."""
         every = scripts().all()
-        known = await wire.send(("SCRIPT", "EXISTS", *(script.sha for script in every)))
+        known = await wire.ask(("SCRIPT", "EXISTS", *(script.sha for script in every)))
         missing = [script for script, is_there in zip(every, known, strict=True) if not is_there]
-        await asyncio.gather(*(wire.send(("SCRIPT", "LOAD", script.text)) for script in missing))
-        await wire.send(self._command(scripts().open, self._holder, wire.number, secrets.token_hex(8), *self._kinds))
+        await asyncio.gather(*(wire.ask(("SCRIPT", "LOAD", script.text)) for script in missing))
+        await wire.ask(self._command(scripts().open, self._holder, wire.number, secrets.token_hex(8), *self._kinds))
 
     def _command(self, script: Script, *arguments: bytes | str | int) -> Command:
         return ("EVALSHA", script.sha, 1, self._key, *arguments)

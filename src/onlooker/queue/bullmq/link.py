@@ -1,9 +1,8 @@
 """One connection to Redis that many callers share.
 
-What is asked in one turn of the event loop is sent in one write; answers come in the order of the questions, so each
-is given to the caller who has waited longest. A connection whose next answer is late is closed: it could not be told
-which question a later answer belongs to. Who had asked on it does not know what was done, and asks again; every
-operation gives a repeated question its first answer.
+Answers come in the order of the questions, so each is given to who has waited longest. A connection whose next answer
+is late is closed: it could not be told which question a later answer belongs to. Who had asked on it does not know what
+was done, and asks again; every operation gives a repeated question its first answer.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 from redis.asyncio.connection import Connection
@@ -32,8 +31,6 @@ RETRY_EVERY_S = 0.1
 QUICK_FAILURE_S = 1.0
 """What fails sooner was a dead connection, and is tried once more."""
 
-READ_SIZE = 1 << 16
-
 Command = tuple[bytes | str | int, ...]
 
 
@@ -49,12 +46,32 @@ Ask = Callable[[Attempt], Command]
 """What is sent, made anew for each attempt."""
 
 
+class Answer(Protocol):
+    """Who waits for an answer: a future, or what shares the answer out."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Give it."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Say that there is none."""
+        ...
+
+
 class ConnectionLost(Exception):
     """The connection ended before the answer came: what was asked may have been done."""
 
 
 class NotConnected(Exception):
-    """No connection can be had: nothing was done."""
+    """No connection can be had: nothing was done. `is_there`: a server spoke to us, and the connection was lost."""
+
+    def __init__(self, why: str, *, is_there: bool = False) -> None:
+        super().__init__(why)
+        self.is_there = is_there
 
 
 class Refused(Exception):
@@ -65,35 +82,41 @@ class Refused(Exception):
         self.code = told.partition(" ")[0]
 
 
-class Wire:
+class Wire(asyncio.Protocol):
     """An open connection and who waits for its answers."""
 
     def __init__(self, connection: Connection, number: int) -> None:
         # redis-py has resolved the address, spoken TLS and authenticated; from here on we read and write.
         self._connection = connection
-        self._reader: Any = connection._reader  # noqa: SLF001 - redis-py has no public way to the streams
-        self._writer: Any = connection._writer  # noqa: SLF001 - the same
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._outgoing: list[bytes] = []
+        writer: Any = connection._writer  # noqa: SLF001 - redis-py has no public way to the streams
+        self._transport: asyncio.Transport = writer.transport
+        self._streams = self._transport.get_protocol()
+        self._replies = hiredis.Reader(replyError=Refused)
+        self._waiting: deque[tuple[Answer, float]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._reading = self._loop.create_task(self._read(), name="onlooker-queue-read")
         self.number = number
         self.is_open = True
+        # Answers go from here to those who wait for them, without a stream and a task that reads it between. What is
+        # sent is not held back until the turn of the event loop is over: Redis may begin while the others ask.
+        self._transport.set_protocol(self)
+        self._transport.set_write_buffer_limits(high=0)
 
-    def send(self, command: Command, *, timeout_s: float | None = None) -> asyncio.Future[Any]:
-        """Ask. The future has the answer, or `Refused`, or `ConnectionLost`."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
+    def send(self, command: Command, answer: Answer, *, timeout_s: float | None = None) -> None:
+        """Ask. The answer is what Redis tells, or `Refused`, or `ConnectionLost`."""
         if not self.is_open:
             answer.set_exception(ConnectionLost("the connection was closed"))
-            return answer
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means one argument
+            return
         deadline = self._loop.time() + (TRY_TIMEOUT_S if timeout_s is None else timeout_s)
         self._waiting.append((answer, deadline))
         if self._alarm is None:
             self._alarm = self._loop.call_at(deadline, self._watch)
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means one argument
+
+    def ask(self, command: Command, *, timeout_s: float | None = None) -> asyncio.Future[Any]:
+        """`send`; a future has the answer."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.send(command, answer, timeout_s=timeout_s)
         return answer
 
     def drop(self, why: str) -> None:
@@ -101,8 +124,7 @@ class Wire:
         if not self.is_open:
             return
         self.is_open = False
-        self._writer.close()
-        self._reading.cancel()
+        self._transport.close()
         if self._alarm is not None:
             self._alarm.cancel()
         while self._waiting:
@@ -113,14 +135,8 @@ class Wire:
     async def close(self) -> None:
         """Close, and return when it is closed. A second call does nothing."""
         self.drop("the connection was closed")
-        await asyncio.wait({self._reading})
         with contextlib.suppress(RedisError, OSError):
             await self._connection.disconnect()
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self.is_open:
-            self._writer.write(b"".join(outgoing))
 
     def _watch(self) -> None:
         """Close the connection if the next answer is late, else look again when it would be."""
@@ -133,24 +149,45 @@ class Wire:
         else:
             self._alarm = self._loop.call_at(deadline, self._watch)
 
-    async def _read(self) -> None:
-        replies = hiredis.Reader(replyError=Refused)
-        why = "the server closed the connection"
+    def data_received(self, data: bytes) -> None:
+        """Give answers to those who wait for them."""
+        replies = self._replies
         try:
-            while data := await self._reader.read(READ_SIZE):
-                replies.feed(data)
-                while (reply := replies.gets()) is not False:
-                    answer, _ = self._waiting.popleft()
-                    if answer.done():
-                        continue
-                    if isinstance(reply, Refused):
-                        answer.set_exception(reply)
-                    else:
-                        answer.set_result(reply)
-        except OSError as error:
-            why = str(error) or type(error).__name__
-        finally:
-            self.drop(why)
+            replies.feed(data)
+            while self.is_open and (reply := replies.gets()) is not False:
+                answer, _ = self._waiting.popleft()
+                if answer.done():
+                    continue
+                if isinstance(reply, Refused):
+                    answer.set_exception(reply)
+                else:
+                    answer.set_result(reply)
+        except (hiredis.ProtocolError, IndexError):
+            self.drop("the server did not speak as Redis does")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits for answers, and redis-py, which waits for this when it disconnects."""
+        self.drop("the server closed the connection" if exc is None else str(exc) or type(exc).__name__)
+        self._streams.connection_lost(exc)
+
+
+@dataclass(slots=True, eq=False)
+class _First:
+    """The first attempt of a call, which is most often the only one."""
+
+    link: "Link"
+    ask: Ask
+    answer: Answer
+    began_at: float
+
+    def done(self) -> bool:
+        return self.answer.done()
+
+    def set_result(self, told: Any) -> None:
+        self.answer.set_result(told)
+
+    def set_exception(self, failure: Exception) -> None:
+        self.link.persist(self.ask, self.answer, failure, self.began_at)
 
 
 class Link:
@@ -167,32 +204,58 @@ class Link:
         self._made = 0
         self._failed_at = float("-inf")
         self._failure = ""
+        self._was_there = False
+        self._persisting: set[asyncio.Task[None]] = set()
         self.closed = False
 
     async def call(self, ask: Ask) -> Any:
         """Ask until there is an answer. Raises `QueueUnavailable` within `CALL_TIMEOUT_S`."""
+        answer = asyncio.get_running_loop().create_future()
+        self.send(ask, answer)
+        return await answer
+
+    def send(self, ask: Ask, answer: Answer) -> None:
+        """`call` for who does not await it: a result or an exception is set."""
         began_at = asyncio.get_running_loop().time()
         wire = self._wire
         if wire is None or not wire.is_open or self.closed:
-            return await self._call_patiently(ask, None, began_at)
+            self.persist(ask, answer, None, began_at)
+        else:
+            wire.send(ask(Attempt(wire.number, is_retry=False)), _First(self, ask, answer, began_at))
+
+    def persist(self, ask: Ask, answer: Answer, failure: Exception | None, began_at: float) -> None:
+        """Go on with a call that began then, after its first failure if there was one."""
+        task = asyncio.get_running_loop().create_task(
+            self._persist(ask, answer, failure, began_at), name="onlooker-queue-persist"
+        )
+        self._persisting.add(task)
+        task.add_done_callback(self._persisting.discard)
+
+    async def _persist(self, ask: Ask, answer: Answer, failure: Exception | None, began_at: float) -> None:
         try:
-            return await wire.send(ask(Attempt(wire.number, is_retry=False)))
-        except (ConnectionLost, Refused) as error:
-            return await self._call_patiently(ask, error, began_at)
+            told = await self._call_patiently(ask, answer, failure, began_at)
+        except Exception as error:  # noqa: BLE001 - it is for who waits for the answer
+            if not answer.done():
+                answer.set_exception(error)
+        else:
+            if not answer.done():
+                answer.set_result(told)
 
-    async def _call_patiently(self, ask: Ask, failure: Exception | None, began_at: float) -> Any:
-        """As `call`, which began then, after a first failure if there was one.
+    async def _call_patiently(self, ask: Ask, answer: Answer, failure: Exception | None, began_at: float) -> Any:
+        """What may have been done is asked again until the call's time is over, and so is a server that is there.
 
-        What may have been done is asked again until the call's time is over; what was not done only once, and at once.
+        What was not done, with no server to be reached, is tried only once more, and at once.
         """
         loop = asyncio.get_running_loop()
         may_be_done = was_tried = False
-        while True:
+        while not answer.done():
             if failure is not None:
                 may_be_done |= isinstance(failure, ConnectionLost)
                 now = loop.time()
                 is_worth_it = self._is_passing(failure) and (
-                    may_be_done or (not was_tried and now - began_at < QUICK_FAILURE_S)
+                    may_be_done
+                    or (isinstance(failure, NotConnected) and failure.is_there)
+                    or (not was_tried and now - began_at < QUICK_FAILURE_S)
                 )
                 if not is_worth_it or now - began_at + RETRY_EVERY_S >= CALL_TIMEOUT_S or self.closed:
                     raise self.unavailable(str(failure)) from failure
@@ -200,9 +263,10 @@ class Link:
                 was_tried = True
             try:
                 wire = await self.connect()
-                return await wire.send(ask(Attempt(wire.number, is_retry=may_be_done)))
+                return await wire.ask(ask(Attempt(wire.number, is_retry=may_be_done)))
             except (ConnectionLost, NotConnected, Refused) as error:
                 failure = error
+        return None
 
     def _is_passing(self, failure: Exception) -> bool:
         """Whether the same call may succeed in a moment. Where another server may answer, a new connection finds it."""
@@ -222,7 +286,7 @@ class Link:
             return wire
         loop = asyncio.get_running_loop()
         if loop.time() - self._failed_at < RETRY_EVERY_S / 2:
-            raise NotConnected(self._failure)
+            raise self._not_connected()
         if self._connecting is None:
             self._connecting = loop.create_task(self._make(), name="onlooker-queue-connect")
             # Where all who waited were cancelled meanwhile nobody asks for the outcome, which then is no defect.
@@ -245,12 +309,16 @@ class Link:
         except (RedisError, OSError, ConnectionLost, Refused) as error:
             self._failed_at = asyncio.get_running_loop().time()
             self._failure = str(error) or type(error).__name__
-            raise NotConnected(self._failure) from error
+            self._was_there = isinstance(error, ConnectionLost)
+            raise self._not_connected() from error
         else:
             self._wire = wire
             return wire
         finally:
             self._connecting = None
+
+    def _not_connected(self) -> NotConnected:
+        return NotConnected(self._failure, is_there=self._was_there)
 
     async def close(self) -> None:
         """Close the connection. A second call does nothing."""
@@ -260,6 +328,8 @@ class Link:
             await asyncio.wait({self._connecting})
         if self._wire is not None:
             await self._wire.close()
+        if self._persisting:
+            await asyncio.wait(self._persisting)
 
     def unavailable(self, cause: str) -> QueueUnavailable:
         """The error that callers see."""

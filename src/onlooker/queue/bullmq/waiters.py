@@ -260,7 +260,7 @@ class Waiters:
         try:
             wire = await self._markers.connect()
             self._blocked_on = keys
-            found = await wire.send(("BZPOPMIN", *keys, BLOCK_S), timeout_s=BLOCK_S + LATE_S)
+            found = await wire.ask(("BZPOPMIN", *keys, BLOCK_S), timeout_s=BLOCK_S + LATE_S)
         except ConnectionLost:
             # Somebody ended this connection, or Redis is gone: the next attempt tells.
             return
@@ -279,7 +279,7 @@ class Waiters:
                 await asyncio.wait({self._serving})
 
     async def _prepare(self, wire: Wire) -> None:
-        self._client_id = await wire.send(("CLIENT", "ID"))
+        self._client_id = await wire.ask(("CLIENT", "ID"))
 
     async def close(self) -> None:
         """Send those who wait away, and return when nothing runs any more. A second call does nothing."""
