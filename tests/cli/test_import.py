@@ -1,17 +1,22 @@
 """Importing transcripts: whole folders, again, cut off, and of any size."""
 
+import itertools
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli_runner import EXECUTABLE, Cli, one_line
+from onlooker.cli.watch import states_of
 from transcripts_made import turn_lines, write_transcript
 from waiting import wait_until
 
@@ -82,6 +87,45 @@ async def test_a_transcript_is_followed_while_it_is_written(cli: Cli, tmp_path: 
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_what_was_followed_before_is_followed_on_and_older_files_are_left(cli: Cli, tmp_path: Path) -> None:
+    followed, older = tmp_path / "followed.jsonl", write_transcript(tmp_path / "older.jsonl", 9, session="older")
+    write_transcript(followed, 2)
+    imported(cli, followed)
+    write_transcript(followed, 3)
+    for path in (followed, older):
+        os.utime(path, (1.0, 1.0))
+    assert "3 new events of followed.jsonl" in cli.succeed("watch", str(tmp_path), "--once")
+    assert count_events(cli) == 3 * EVENTS_OF_A_TURN
+
+
+def test_a_file_that_is_not_written_to_any_more_is_looked_at_once_more(tmp_path: Path) -> None:
+    """Only then is it known that its last turn is over."""
+    path = write_transcript(tmp_path / "one.jsonl", 1)
+    written = path.stat().st_mtime
+    looks = [states_of([path], written + after) for after in (1, 599, 601, 5_000)]
+    assert [before == after for before, after in pairwise(looks)] == [True, False, True]
+
+
+def test_files_and_folders_that_go_away_while_they_are_looked_for_are_passed_over(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            write_transcript(tmp_path / str(number % 5) / "inside" / "one.jsonl", 1)
+            shutil.rmtree(tmp_path / str((number + 2) % 5), ignore_errors=True)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        looks = [states_of([tmp_path], 0.0) for _ in range(500)]
+    finally:
+        stop.set()
+        thread.join()
+    assert any(looks)
 
 
 def test_a_file_that_has_grown_is_read_from_where_it_was_left(cli: Cli, tmp_path: Path) -> None:

@@ -134,6 +134,93 @@ def test_line_ends_of_windows_stay_and_copies_are_exact(cli: Cli, user: Path, ag
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("agent", ["claude-code", "codex", "gemini-cli"])
+def test_a_mark_of_the_byte_order_stays(cli: Cli, user: Path, agent: str) -> None:
+    before = {path: b"\xef\xbb\xbf" + text.encode() for path, text in write_foreign(user).items()}
+    for path, data in before.items():
+        path.write_bytes(data)
+
+    changed, _ = change(cli, agent)
+
+    theirs = [path for path in changed if path in before]
+    assert theirs
+    assert [path.read_bytes().count(b"\xef\xbb\xbf") for path in theirs] == [1] * len(theirs)
+    assert change(cli, agent) == ([], [])
+    change(cli, agent, remove=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_half_of_a_character_pair_that_an_agent_wrote_stays_half(cli: Cli, user: Path) -> None:
+    path = user / ".claude.json"
+    text = '{\n  "history": "cut within \\ud83d",\n  "name": "é"\n}\n'
+    path.write_text(text)
+    change(cli, "claude-code")
+    assert "\\ud83d" in path.read_text()
+    change(cli, "claude-code", remove=True)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "agent, name, value",
+    [
+        ("gemini-cli", ".gemini/settings.json", {"hooks": {"disabled": []}}),
+        ("claude-code", ".claude/settings.json", {"hooks": {"Stop": [], "Notification": [{"hooks": []}]}}),
+        ("cursor", ".cursor/hooks.json", {"version": 1, "hooks": {"stop": []}}),
+    ],
+)
+def test_what_others_left_empty_stays(cli: Cli, user: Path, agent: str, name: str, value: dict[str, Any]) -> None:
+    path = user / name
+    path.parent.mkdir()
+    text = json.dumps(value, indent=2) + "\n"
+    path.write_text(text)
+    assert change(cli, agent, remove=True) == ([], [])
+    change(cli, agent)
+    for event, entries in value["hooks"].items():
+        assert json.loads(path.read_text())["hooks"][event][: len(entries)] == entries
+
+
+def test_an_uninstall_leaves_a_file_without_anything_of_ours(cli: Cli, user: Path) -> None:
+    path = user / ".cursor" / "hooks.json"
+    path.parent.mkdir()
+    for text in ('{"version": 1, "hooks": {}}', '{"version": 1}', '{"hooks": {}}'):
+        path.write_text(text)
+        assert change(cli, "cursor", remove=True) == ([], [])
+        assert path.read_text() == text
+
+
+def test_what_changed_in_between_is_not_written_over(cli: Cli, user: Path) -> None:
+    write_foreign(user)
+    changes = AGENTS["claude-code"].plan(Installation(cli.home))
+    path = user / ".claude.json"
+    path.write_text('{"numStartups": 8}')
+    before = (user / ".claude" / "settings.json").read_text()
+    with pytest.raises(Misconfigured, match="changed meanwhile"):
+        apply(changes)
+    assert path.read_text() == '{"numStartups": 8}'
+    assert (user / ".claude" / "settings.json").read_text() == before
+
+
+def test_tables_that_codex_adds_before_our_last_line_stay(cli: Cli, user: Path) -> None:
+    """A comment at a file's end stays there when Codex adds a table: it comes to stand within ours."""
+    path = user / ".codex" / "config.toml"
+    path.parent.mkdir()
+    path.write_text(TOML)
+    change(cli, "codex")
+    added = '\n# trusted\n[projects."/work"]\ntrust_level = "trusted"\n\n[hooks.state."x"]\ntrusted_hash = "sha256:1"\n'
+    head, end, _ = path.read_text().rpartition("# end: onlooker\n")
+    path.write_text(head + added + end)
+
+    assert change(cli, "codex") == ([], [])
+    moved = Installation(cli.home / "moved")
+    apply(AGENTS["codex"].plan(moved))
+    settings = tomllib.loads(path.read_text())
+    assert settings["projects"] == {"/work": {"trust_level": "trusted"}}
+    assert settings["mcp_servers"]["onlooker"]["env"] == {"ONLOOKER_HOME": str(moved.home)}
+
+    change(cli, "codex", remove=True)
+    assert path.read_text() == TOML + added
+
+
 def test_two_changes_within_a_second_keep_both_copies(cli: Cli, user: Path) -> None:
     before = write_foreign(user)
     copies = [copy for remove in (False, True, False) for copy in change(cli, "cursor", remove=remove)[1]]
@@ -241,6 +328,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(cli: Cli, user: P
         ("claude-code", ".claude/settings.json", '{"hooks": '),
         ("claude-code", ".claude.json", "[]"),
         ("claude-code", ".claude/settings.json", '{"hooks": []}'),
+        ("claude-code", ".claude/settings.json", '{"hooks": {"Stop": {}}}'),
         ("opencode", ".config/opencode/opencode.json", '{\n  // comment\n  "mcp": {}\n}'),
         ("opencode", ".config/opencode/plugin/onlooker.js", "export const Mine = 1"),
         ("codex", ".codex/config.toml", "model = "),
@@ -275,6 +363,12 @@ def test_codex_settings_are_toml_with_and_without_ours(cli: Cli, user: Path) -> 
     assert set(servers) == {"other", "onlooker"}
     assert servers["onlooker"]["args"] == ["-m", "onlooker", "mcp"]
     assert servers["onlooker"]["env"] == {"ONLOOKER_HOME": str(cli.home)}
+
+
+@pytest.mark.usefixtures("user")
+def test_what_is_to_be_done_in_the_agent_itself_is_said(cli: Cli) -> None:
+    assert "trust" in cli.succeed("install", "codex")
+    assert "trust" not in cli.succeed("install", "cursor")
 
 
 def test_an_installation_that_has_moved_is_replaced(cli: Cli, user: Path) -> None:

@@ -21,7 +21,8 @@ CLAUDE_EVENTS = (
     "SessionStart", "UserPromptSubmit", "PostToolUse", "PostToolUseFailure", "Stop", "SubagentStop", "PreCompact",
     "SessionEnd",
 )  # fmt: skip
-CODEX_EVENTS = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop")
+CODEX_EVENTS = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SubagentStop", "PreCompact")
+"""Those that a version of Codex does not know it passes over."""
 GEMINI_EVENTS = ("SessionStart", "BeforeAgent", "AfterTool", "AfterAgent", "PreCompress", "SessionEnd")
 CURSOR_EVENTS = (
     "sessionStart", "beforeSubmitPrompt", "afterShellExecution", "afterMCPExecution", "afterFileEdit",
@@ -101,6 +102,8 @@ class Agent:
     plan: Callable[[Installation], list[Change]]
     probe: str = "PostToolUse"
     """The event whose hook `onlooker doctor` tries."""
+    remark: str = ""
+    """What the person has to do in the agent before it runs any hook."""
 
 
 def plan_claude_code(where: Installation) -> list[Change]:
@@ -122,21 +125,22 @@ def plan_codex(where: Installation) -> list[Change]:
     if _needs_no_server(where, config / "hooks.json"):
         return changes
     entry = where.mcp()
-    block = f"[mcp_servers.{NAME}]\ncommand = {_toml(entry['command'])}\nargs = {_toml(entry['args'])}\n"
+    table = f"mcp_servers.{NAME}"
+    block = f"[{table}]\ncommand = {_toml(entry['command'])}\nargs = {_toml(entry['args'])}\n"
     if "env" in entry:
-        block += f"\n[mcp_servers.{NAME}.env]\nONLOOKER_HOME = {_toml(entry['env']['ONLOOKER_HOME'])}\n"
+        block += f"\n[{table}.env]\nONLOOKER_HOME = {_toml(entry['env']['ONLOOKER_HOME'])}\n"
     # Codex reads servers from the person's own file only.
-    return [*changes, change_toml(config / "config.toml", NAME, "" if where.remove else block)]
+    return [*changes, change_toml(config / "config.toml", table, "" if where.remove else block)]
 
 
 def plan_cursor(where: Installation) -> list[Change]:
     config = (where.folder or where.user) / ".cursor"
 
     def edit(value: dict[str, Any]) -> None:
-        _flat_hooks(value, "cursor", CURSOR_EVENTS, where, {"timeout": TIMEOUT_S})
-        if "hooks" in value:
+        was_there = _flat_hooks(value, "cursor", CURSOR_EVENTS, where, {"timeout": TIMEOUT_S})
+        if not where.remove:
             value.setdefault("version", 1)
-        elif where.remove and set(value) == {"version"}:
+        elif was_there and set(value) == {"version"}:
             value.clear()
 
     return [
@@ -149,12 +153,11 @@ def plan_windsurf(where: Installation) -> list[Change]:
     config = where.user / ".codeium" / "windsurf"
     hooks = config if where.folder is None else where.folder / ".windsurf"
     quiet = {"show_output": False}
-    changes = [
-        change_json(
-            hooks / "hooks.json",
-            lambda value: _flat_hooks(value, "windsurf", WINDSURF_EVENTS, where, quiet),
-        )
-    ]
+
+    def edit(value: dict[str, Any]) -> None:
+        _flat_hooks(value, "windsurf", WINDSURF_EVENTS, where, quiet)
+
+    changes = [change_json(hooks / "hooks.json", edit)]
     if _needs_no_server(where, config / "hooks.json"):
         return changes
     return [*changes, change_json(config / "mcp_config.json", lambda value: _server(value, where, "mcpServers"))]
@@ -200,7 +203,12 @@ AGENTS: Mapping[str, Agent] = {
     agent.name: agent
     for agent in (
         Agent("claude-code", "Claude Code", plan_claude_code),
-        Agent("codex", "Codex", plan_codex),
+        Agent(
+            "codex",
+            "Codex",
+            plan_codex,
+            remark="Codex runs no hook before you have said that you trust it: /hooks in Codex shows them.",
+        ),
         Agent("cursor", "Cursor", plan_cursor, "afterShellExecution"),
         Agent("windsurf", "Windsurf", plan_windsurf, "post_run_command"),
         Agent("gemini-cli", "Gemini CLI", plan_gemini_cli, "AfterTool"),
@@ -216,23 +224,12 @@ def _nested_hooks(
     where: Installation,
     timeout: int = TIMEOUT_S,
 ) -> None:
-    """Claude Code's shape: event → groups with a matcher → commands. Whatever is not ours stays."""
-    hooks = _object_in(value, "hooks")
-    for event in list(hooks):
-        groups = hooks[event] if isinstance(hooks[event], list) else []
-        for group in [group for group in groups if isinstance(group, dict)]:
-            commands = group.get("hooks")
-            if isinstance(commands, list) and any(_is_our_entry(each) for each in commands):
-                group["hooks"] = [each for each in commands if not _is_our_entry(each)]
-                if not group["hooks"]:
-                    groups.remove(group)
-        if hooks[event] == []:
-            del hooks[event]
-    for event in () if where.remove else events:
+    """Claude Code's shape: event → groups with a matcher → commands."""
+    groups: dict[str, dict[str, Any]] = {}
+    for event in events:
         entry = {"type": "command", "command": where.hook(agent, event), "timeout": timeout}
-        group = {"matcher": "*", "hooks": [entry]} if event in TOOLS else {"hooks": [entry]}
-        hooks.setdefault(event, []).append(group)
-    prune(value, "hooks")
+        groups[event] = {"matcher": "*", "hooks": [entry]} if event in TOOLS else {"hooks": [entry]}
+    _hooks(value, where, groups)
 
 
 def _flat_hooks(
@@ -241,17 +238,54 @@ def _flat_hooks(
     events: Iterable[str],
     where: Installation,
     more: Mapping[str, Any],
-) -> None:
-    """Cursor's and Windsurf's shape: event → commands."""
+) -> bool:
+    """Cursor's and Windsurf's shape: event → commands. Whether anything of ours was there."""
+    return _hooks(value, where, {event: {"command": where.hook(agent, event), **more} for event in events})
+
+
+def _hooks(value: dict[str, Any], where: Installation, entries: Mapping[str, dict[str, Any]]) -> bool:
+    """Put our entries in the place of those that are there; whether there were any. Whatever is not ours stays."""
+    given = value.get("hooks", {})
+    was_there = isinstance(given, dict) and _take_out(given)
+    if where.remove:
+        if was_there:
+            prune(value, "hooks")
+        return was_there
     hooks = _object_in(value, "hooks")
-    for event in list(hooks):
-        if isinstance(hooks[event], list) and any(_is_our_entry(each) for each in hooks[event]):
-            hooks[event] = [each for each in hooks[event] if not _is_our_entry(each)]
-            if not hooks[event]:
+    for event, entry in entries.items():
+        others = hooks.setdefault(event, [])
+        if not isinstance(others, list):
+            raise Misconfigured(
+                [f"the settings have something else than a list under {event!r}; they are left as they are"]
+            )
+        others.append(entry)
+    return was_there
+
+
+def _take_out(hooks: dict[str, Any]) -> bool:
+    """Take our commands out, with the groups and events that this leaves empty; whether there were any."""
+    found = False
+    for event, entries in list(hooks.items()):
+        if not isinstance(entries, list):
+            continue
+        rest = [left for left in map(_without_ours, entries) if left is not None]
+        if rest != entries:
+            found = True
+            hooks[event] = rest
+            if not rest:
                 del hooks[event]
-    for event in () if where.remove else events:
-        hooks.setdefault(event, []).append({"command": where.hook(agent, event), **more})
-    prune(value, "hooks")
+    return found
+
+
+def _without_ours(entry: Any) -> Any:
+    """A command or a group of them without what is ours; None where nothing else is in it."""
+    if _is_our_entry(entry):
+        return None
+    commands = entry.get("hooks") if isinstance(entry, dict) else None
+    if not isinstance(commands, list) or not any(_is_our_entry(each) for each in commands):
+        return entry
+    rest = [each for each in commands if not _is_our_entry(each)]
+    return {**entry, "hooks": rest} if rest else None
 
 
 def _is_our_entry(entry: object) -> bool:

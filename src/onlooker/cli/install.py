@@ -63,6 +63,8 @@ def install(
     if not dry_run:
         if not uninstall:
             told = _connect(settings, url, key, local=local)
+            # Agents write these files too, and a key takes its time.
+            changes = [change for change in agent.plan(where) if change.is_one]
         copies = apply(changes)
     report = {
         "agent": name,
@@ -146,6 +148,7 @@ def _say(
     if dry_run:
         lines.append("Nothing was changed. Run it without --dry-run to do so.")
     elif not uninstall:
+        lines += [agent.remark] if agent.remark and changes else []
         lines.append(f"Start {agent.title} anew. Check: onlooker doctor --agent {agent.name}")
     return "\n".join(lines)
 

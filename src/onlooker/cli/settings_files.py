@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 import time
 import tomllib
@@ -15,6 +16,8 @@ from typing import Any
 from onlooker.domain.errors import Misconfigured
 
 NEW_FILE_MODE = 0o600
+BYTE_ORDER_MARK = "\ufeff"
+HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,9 @@ def change_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> Change:
     Raises `Misconfigured` for a file that is no JSON object: it is not touched.
     """
     before = read_text(path)
+    mark, given = _split_mark(before or "")
     try:
-        value = json.loads(before) if before and before.strip() else {}
+        value = json.loads(given) if given.strip() else {}
     except ValueError as error:
         raise Misconfigured(
             [f"{path} is not JSON ({error}); it is left as it is: repair it, then install again"]
@@ -59,35 +63,77 @@ def change_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> Change:
     edit(value)
     if json.dumps(value) == told:
         return Change(path, before, before)
-    after = json.dumps(value, indent=_indent(before), ensure_ascii=False) + "\n"
-    after = after.replace("\n", _line_end(before))
+    after = _as_json(value, _indent(before)) + "\n"
+    after = mark + after.replace("\n", _line_end(before))
     return Change(path, before, after if value else None)
 
 
-def change_toml(path: Path, name: str, block: str) -> Change:
+def _as_json(value: Any, indent: int | str) -> str:
+    """As agents write it: only half of a pair, which UTF-8 cannot hold, as its number. Texts cut short have such."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return HALF_OF_A_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def change_toml(path: Path, table: str, block: str) -> Change:
     """A TOML file with a block of ours at its end, or (an empty block) without it. The rest stays to the letter.
 
-    Raises `Misconfigured` for a file that is no TOML, before or after.
+    The block has `table`, a dotted name, and tables below it, and says so in comments. Where it is there as it
+    should be, nothing changes. Raises `Misconfigured` for a file that is no TOML, before or after.
     """
     before = read_text(path)
     line_end = _line_end(before)
-    begin, end = f"# begin: {name}{line_end}", f"# end: {name}{line_end}"
-    rest = before or ""
-    if begin in rest and end in rest:
-        head, _, tail = rest.partition(begin)
-        rest = head.rstrip("\r\n") + line_end * bool(head.strip()) + tail.partition(end)[2]
-    _check_toml(path, rest)
+    mark, given = _split_mark(before or "")
+    name = table.rpartition(".")[2]
+    begin, end = f"# begin: {name}", f"# end: {name}"
+    is_ours = begin in given.splitlines()
+    if is_ours and block and _table(_read_toml(path, given), table) == _table(tomllib.loads(block), table):
+        return Change(path, before, before)
+    rest = _without_tables(given, table, begin, end) if is_ours else given
+    _read_toml(path, rest)
     after = rest
     if block:
         after = rest.rstrip("\r\n") + 2 * line_end if rest.strip() else ""
-        after += begin + block.replace("\n", line_end) + end
-        _check_toml(path, after)
-    return Change(path, before, after if after.strip() else None)
+        after += f"{begin}\n{block}{end}\n".replace("\n", line_end)
+        _read_toml(path, after)
+    return Change(path, before, mark + after if after.strip() else None)
 
 
-def _check_toml(path: Path, text: str) -> None:
+def _without_tables(text: str, table: str, begin: str, end: str) -> str:
+    """A text without our comments and the tables after the first of them.
+
+    Not simply what stands between the comments: a program that adds a table to the file puts it before a comment at
+    the end, which is ours.
+    """
+    head, _, tail = text.partition(begin)
+    line_end = _line_end(text)
+    header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(map(re.escape, table.split("."))) + r"\s*[.\]]")
+    rest: list[str] = []
+    undecided: list[str] = []
+    inside = True
+    for line in tail.split("\n")[1:]:
+        is_end = line.rstrip() == end
+        if inside and (is_end or (line.lstrip().startswith("[") and not header.match(line))):
+            inside = False
+            rest += undecided
+        if not inside:
+            rest += [] if is_end else [line]
+        elif not line.strip() or line.lstrip().startswith("#"):
+            undecided.append(line)
+        else:
+            undecided = []
+    return head.rstrip("\r\n") + line_end * bool(head.strip()) + "\n".join(rest)
+
+
+def _table(settings: dict[str, Any], name: str) -> Any:
+    found: Any = settings
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _read_toml(path: Path, text: str) -> dict[str, Any]:
     try:
-        tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         problem = f"{path} is not TOML, or has a part of ours already ({error}); it is left as it is"
         raise Misconfigured([problem]) from None
@@ -102,6 +148,7 @@ def apply(changes: Sequence[Change]) -> list[tuple[Path, Path | None]]:
     done: list[tuple[Path, Path | None]] = []
     try:
         for change in wanted:
+            _check_unchanged(change)
             done.append((change.path, _copy(change)))
             _write(change.path, change.after)
             _check_written(change)
@@ -113,6 +160,11 @@ def apply(changes: Sequence[Change]) -> list[tuple[Path, Path | None]]:
             raise
         raise Misconfigured([f"{error.filename or 'a file'} cannot be written: {error.strerror}"]) from error
     return done
+
+
+def _check_unchanged(change: Change) -> None:
+    if read_text(change.path) != change.before:
+        raise Misconfigured([f"{change.path} changed meanwhile; it is left as it is: try again"])
 
 
 def _check_written(change: Change) -> None:
@@ -148,6 +200,12 @@ def _write(path: Path, text: str | None) -> None:
         with suppress(OSError):
             Path(draft).unlink()
         raise
+
+
+def _split_mark(text: str) -> tuple[str, str]:
+    """The mark that some editors put at a file's beginning, and the rest."""
+    rest = text.removeprefix(BYTE_ORDER_MARK)
+    return text[: len(text) - len(rest)], rest
 
 
 def _line_end(text: str | None) -> str:

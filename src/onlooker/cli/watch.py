@@ -1,9 +1,9 @@
 """`onlooker watch`: what agents without hooks write down, as they write it."""
 
 import asyncio
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 1.0
 LATELY_S = 600.0
-"""A file that was written to so shortly before is of a session that goes on."""
+"""A file that was written to so shortly before is of a session that goes on (as `services.importing` sees it)."""
+
+State = tuple[int, int, bool]
+"""Size and time of a file, and whether it was written to lately: once it was not, its last turn is over."""
 
 
 @click.command(epilog="Example: onlooker watch ~/.claude/projects ~/.codex/sessions")
@@ -26,7 +29,7 @@ def watch(*, paths: tuple[Path, ...], project: str | None, once: bool) -> None:
 
     It ends with Ctrl-C. For agents without hooks; beside hooks it changes nothing, since what is known is not stored
     again. PATH is a file or a folder; without one, the folders of ONLOOKER_TRANSCRIPT_FOLDERS. Sessions that were
-    written to within the last ten minutes are read from their start.
+    written to within the last ten minutes are read from their start; what was followed before is followed on.
     """
     from onlooker.cli.local import run
     from onlooker.domain.errors import Misconfigured
@@ -42,22 +45,33 @@ def watch(*, paths: tuple[Path, ...], project: str | None, once: bool) -> None:
 async def _watch(paths: Sequence[Path], project_name: str | None, *, once: bool) -> None:
     from onlooker.app import build_importing
     from onlooker.cli.local import open_local
-    from onlooker.domain.errors import InvalidInput
+    from onlooker.domain.errors import InvalidInput, Unavailable
 
-    seen: dict[Path, tuple[int, int]] = _states(paths, until=time.time() - LATELY_S)
+    told: dict[Path, str] = {}
     async with open_local() as local:
         app = local.app
         importing: Importing = build_importing(app.database, app.ingest, app.accounts, app.places)
         project = (await local.projects(project_name))[0] if project_name is not None else None
+        found = states_of(paths, time.time())
+        seen = {
+            path: state
+            for path, state in found.items()
+            if not state[2] and not await importing.is_behind(local.principal, path, state[0], project=project)
+        }
         click.echo(f"Watching {', '.join(map(str, paths))} (Ctrl-C stops)")
         while True:
-            states = await asyncio.to_thread(_states, paths)
+            states = await asyncio.to_thread(states_of, paths, time.time())
             for path in [path for path, state in states.items() if seen.get(path) != state]:
                 try:
                     count = await importing.import_transcript(local.principal, path, project=project)
-                except (InvalidInput, OSError) as error:
-                    click.echo(f"Left out {path}: {error}")
+                except (InvalidInput, OSError, Unavailable) as error:
+                    if isinstance(error, Unavailable):  # it is looked at again, changed or not
+                        del states[path]
+                    if told.get(path) != str(error):
+                        told[path] = str(error)
+                        click.echo(f"Left out {path}: {error}")
                 else:
+                    told.pop(path, None)
                     if count.stored:
                         click.echo(f"{count.stored} new events of {path.name}")
             seen = states
@@ -66,13 +80,13 @@ async def _watch(paths: Sequence[Path], project_name: str | None, *, once: bool)
             await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _states(paths: Sequence[Path], *, until: float | None = None) -> dict[Path, tuple[int, int]]:
-    """Size and time of each transcript; with `until`, of those only that were not written to since."""
+def states_of(paths: Sequence[Path], now: float) -> dict[Path, State]:
+    """The state of each transcript at this time, in seconds since the epoch."""
     from onlooker.services.importing import find_transcripts
 
-    found: Mapping[Path, os.stat_result] = {path: path.stat() for path in find_transcripts(paths) if path.exists()}
-    return {
-        path: (status.st_size, status.st_mtime_ns)
-        for path, status in found.items()
-        if until is None or status.st_mtime < until
-    }
+    states: dict[Path, State] = {}
+    for path in find_transcripts(paths):
+        with suppress(OSError):  # gone since it was found
+            status = path.stat()
+            states[path] = (status.st_size, status.st_mtime_ns, now - status.st_mtime < LATELY_S)
+    return states

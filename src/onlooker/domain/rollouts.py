@@ -30,6 +30,9 @@ OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output", "mcp_too
 TURN_ENDS = frozenset({"task_complete", "turn_aborted", "turn_complete"})
 TEXTS = frozenset({"input_text", "output_text", "text"})
 
+PAUSE_MS = 1_000
+"""What is copied into a branch's file is written within milliseconds; whoever branches takes longer to go on."""
+
 _NO_PROMPTS = ("<user_instructions>", "<environment_context>", "# AGENTS.md instructions", "<turn_aborted>", "<skill>")
 """How the texts begin that Codex writes in the person's place."""
 
@@ -45,10 +48,20 @@ class _Call:
 
 
 @dataclass(slots=True)
+class _Copying:
+    """What was said before in another session, written into a branch's file at once when that began."""
+
+    offset: int
+    at: int
+
+
+@dataclass(slots=True)
 class _Turn:
     """What was said in the turn that is open."""
 
     prompts: set[str] = field(default_factory=set)
+    asked: int | None = None
+    """Where the first prompt stands that the agent has not answered; it may come once more."""
     closing: str = ""
     closing_at: int | None = None
     offset: int = 0
@@ -58,14 +71,17 @@ class RolloutReader:
     """Feed it a rollout's bytes as they come; like `TranscriptReader`, which it stands beside.
 
     `first` is the file's first line, where the reading begins behind it: it names the session and its folder.
+    `last_at` is the latest time of a line, in epoch milliseconds.
     """
 
     def __init__(self, offset: int = 0, first: bytes = b"") -> None:
         self.skipped: Counter[str] = Counter()
+        self.last_at = 0
         self._lines = JsonLines(offset)
         self._session: str | None = None
         self._cwd: str | None = None
         self._branch: str | None = None
+        self._copying: _Copying | None = None
         self._calls: OrderedDict[str, _Call] = OrderedDict()
         self._turn = _Turn()
         for _, line in JsonLines().feed(first):
@@ -87,6 +103,10 @@ class RolloutReader:
         waiting = [call.offset for call in self._calls.values()]
         if self._turn.closing:
             waiting.append(self._turn.offset)
+        if self._turn.asked is not None:
+            waiting.append(self._turn.asked)
+        if self._copying is not None:
+            waiting.append(self._copying.offset)
         return min((*waiting, self._lines.offset))
 
     def feed(self, data: bytes) -> Iterator[TranscriptEvent]:
@@ -103,6 +123,10 @@ class RolloutReader:
                 self._skip("not_an_object")
                 continue
             at = epoch_ms(line.get("timestamp"))
+            self.last_at = max(self.last_at, at or 0)
+            if self._is_copied(offset, at, line.get("type"), payload):
+                self._skip("copied")
+                continue
             match line.get("type"):
                 case "session_meta" | "turn_context":
                     self._read_meta(payload)
@@ -112,6 +136,19 @@ class RolloutReader:
                     yield from self._read_message(offset, at, payload)
                 case kind:
                     self._skip(f"type:{kind}")
+
+    def _is_copied(self, offset: int, at: int | None, kind: Any, payload: Mapping[str, Any]) -> bool:
+        """Whether a line is of the session that this one branched off: from that one's first line to the first pause.
+
+        The file's own first line names its session; a later one that names another was copied, with what follows it.
+        """
+        if kind == "session_meta" and self._session is not None and _text(payload, "id") not in (None, self._session):
+            self._copying = _Copying(self._copying.offset if self._copying else offset, at or self.last_at)
+        elif self._copying is not None and (at or self.last_at) - self._copying.at > PAUSE_MS:
+            self._copying = None
+        elif self._copying is not None:
+            self._copying.at = at or self._copying.at
+        return self._copying is not None
 
     def _read_meta(self, payload: Mapping[str, Any]) -> None:
         self._session = _text(payload, "id") or self._session
@@ -155,8 +192,11 @@ class RolloutReader:
         if head in self._turn.prompts and not self._turn.closing:
             self._skip("repeated")
             return
-        yield from self._close(None)
+        if self._turn.closing:
+            yield from self._close(None)
         self._turn.prompts.add(head)
+        if self._turn.asked is None:
+            self._turn.asked = offset
         yield self._event(USER_PROMPT, offset, at, {"hook_event_name": "UserPromptSubmit", "prompt": text})
 
     def _say(self, offset: int, at: int | None, text: str) -> None:
@@ -166,6 +206,7 @@ class RolloutReader:
             self._skip("repeated")
             return
         self._turn.closing, self._turn.closing_at, self._turn.offset = text, at, offset
+        self._turn.asked = None
 
     def _close(self, at: int | None) -> Iterator[TranscriptEvent]:
         turn, self._turn = self._turn, _Turn()
@@ -174,6 +215,7 @@ class RolloutReader:
             yield self._event(TURN_END, turn.offset, at or turn.closing_at, payload)
 
     def _call(self, offset: int, at: int | None, payload: Mapping[str, Any]) -> None:
+        self._turn.asked = None
         call_id = _text(payload, "call_id", "id")
         name = _text(payload, "name") or ("shell" if payload.get("type") == "local_shell_call" else None)
         if call_id is None or name is None:

@@ -99,11 +99,13 @@ class TranscriptReader:
     `offset` is where to go on after a pause: no event before it is still open. Reading again from there may repeat
     events, whose keys are the same. `finish` says that the file will not grow: the turn that is open is closed then.
     A file that is no Claude Code transcript raises InvalidInput, which says what it is, from the first bytes that
-    show it. `skipped` counts what is no event by its reason.
+    show it. `skipped` counts what is no event by its reason; `last_at` is the latest time of a line, in epoch
+    milliseconds.
     """
 
     def __init__(self, offset: int = 0) -> None:
         self.skipped: Counter[str] = Counter()
+        self.last_at = 0
         self._lines = JsonLines(offset)
         self._started = offset > 0
         self._session: str | None = None
@@ -151,6 +153,7 @@ class TranscriptReader:
             if not isinstance(line, Mapping):
                 self._skip("not_an_object")
                 continue
+            self.last_at = max(self.last_at, epoch_ms(line.get("timestamp")) or 0)
             kind = line.get("type")
             read = self._readers.get(kind) if isinstance(kind, str) else None
             if read is None:

@@ -122,6 +122,12 @@ class Importing:
             count.rejected = reading.reader.rejected_count
         return count
 
+    async def is_behind(self, principal: Principal, path: Path, size: int, *, project: Project | None = None) -> bool:
+        """Whether a transcript of this size was imported before and not to its end."""
+        scope, path_hash = await self._place(principal, path, project)
+        known = await self._database.read(lambda conn: imports.get_offset(conn, scope, path_hash))
+        return known is not None and known.byte_offset < size
+
     async def catch_up(self, principal: Principal, path: Path, *, is_over: bool) -> int:
         """Import what is new in a transcript of a session whose hooks are known; how many events that were.
 
@@ -188,12 +194,16 @@ class Importing:
 
 
 def find_transcripts(paths: Iterable[Path]) -> list[Path]:
-    """The files, and those in the folders that may be transcripts; a session's own before those of its subagents."""
+    """The files, and those in the folders that may be transcripts; a session's own before those of its subagents.
+
+    Folders that go away meanwhile, or cannot be read, are passed over.
+    """
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.rglob(f"*{SUFFIX}"), key=lambda each: (each.with_suffix("").parts, each.name))
-            found |= dict.fromkeys(each for each in inside if each.is_file())
+            inside = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+            inside = [each for each in inside if each.suffix == SUFFIX and each.is_file()]
+            found |= dict.fromkeys(sorted(inside, key=lambda each: (each.with_suffix("").parts, each.name)))
         else:
             found[path] = None
     return list(found)
@@ -254,7 +264,7 @@ class _Reading:
             if len(events) >= MOST_EVENTS or bytes_read >= BATCH_BYTES:
                 yield _Batch(events, self._offset(), bytes_read)
                 events, bytes_read = [], 0
-        if is_over or now - min(self._changed_at, self._occurred_at) >= SETTLED_AFTER_MS:
+        if is_over or now - min(self._changed_at, self.reader.last_at or self._changed_at) >= SETTLED_AFTER_MS:
             events += map(self._placed, self.reader.finish())
         if events or bytes_read:
             yield _Batch(events, self._offset(), bytes_read)
