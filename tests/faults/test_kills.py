@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,12 @@ def post_sessions_of_a_client(it: Deployment, client: int, kills: Callable[[], i
     events = [it.event(session, number) for number in range(EACH) for session in mine]
     for start in range(0, len(events), PORTION):
         due = KILLS * (start + PORTION) // len(events)
-        it.wait_until(lambda due=due: kills() >= due, KILLS_WITHIN_S)
+        it.wait_until(partial(at_least, due, kills), KILLS_WITHIN_S)
         it.post_until_acknowledged(events[start : start + PORTION])
+
+
+def at_least(due: int, counted: Callable[[], int]) -> bool:
+    return counted() >= due
 
 
 def test_a_server_that_is_asked_to_stop_under_load_answers_what_it_accepted_and_stores_nothing_else(
