@@ -179,6 +179,47 @@ async def test_search_comes_page_by_page_and_in_the_order_of_time(either_site: S
         assert await found(offset=200) == []
 
 
+async def test_pages_in_the_order_of_time_are_of_the_same_hundred(either_site: Site) -> None:
+    async with either_site.client(either_site.ours.key) as client:
+        for number in range(130):
+            # The later, the worse it fits: a longer list of what fits would begin with others.
+            text = "cache " + "padding " * number
+            await add(client, either_site, content=text, title=str(number), occurredAtEpoch=NOW + number)
+        body = {"projectId": either_site.ours.project_id, "query": "cache", "order": "time", "limit": 50}
+
+        async def page(offset: int) -> list[int]:
+            answer = await client.post("/v1/search", json={**body, "offset": offset})
+            return [int(note["metadata"]["title"]) for note in answer.json()["observations"]]
+
+        pages = [number for offset in (0, 50, 100) for number in await page(offset)]
+        assert pages == sorted(pages, reverse=True)
+        assert len(set(pages)) == len(pages) == 100
+
+
+async def test_projects_are_weighed_against_each_other_as_one(either_site: Site) -> None:
+    site = either_site
+    async with site.client(site.ours.key) as client:
+        small = (await site.app.accounts.create_project(site.ours.principal, "small"))[0].id
+        for number in range(12):
+            await add(client, site, content=f"what happened on day {number}", occurredAtEpoch=NOW + number)
+        await add(client, site, content="rounding of the corners", occurredAtEpoch=NOW - 2)
+        # Each of its words is in half of this project's notes, and so tells little within it.
+        await add(client, site, projectId=small, content="rounding in the ledger", occurredAtEpoch=NOW - 1)
+        await add(client, site, projectId=small, content="lunch", occurredAtEpoch=NOW + 5)
+
+        async def found(query: str, *, limit: int) -> list[str]:
+            body = {"projectId": small, "projectIds": [site.ours.project_id], "query": query, "limit": limit}
+            answer = await client.post("/v1/search", json=body)
+            assert answer.status_code == 200, answer.text
+            return [note["content"] for note in answer.json()["observations"]]
+
+        assert await found("rounding ledger", limit=2) == ["rounding in the ledger", "rounding of the corners"]
+        assert await found("what is it", limit=2) == ["what happened on day 11", "what happened on day 10"]
+        everything = await found("", limit=20)
+        assert everything[-2:] == ["rounding in the ledger", "rounding of the corners"]
+        assert everything.index("lunch") in {6, 7}
+
+
 async def test_context_is_the_same_as_one_text(site: Site, client: httpx.AsyncClient) -> None:
     await add(client, site, content="flux one")
     await add(client, site, content="flux two")

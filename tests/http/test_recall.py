@@ -78,6 +78,55 @@ async def test_a_timeline_stands_around_a_time_a_query_or_the_latest(site: Site,
     assert notes_in(latest) == ids[-3:]
 
 
+async def ask_for(client: httpx.AsyncClient, site: Site, text: str, at: int, **given: Any) -> None:
+    prompt = site.event(eventType="user_prompt", payload={"prompt": text}, occurredAtEpoch=at, **given)
+    assert (await client.post("/v1/events?generate=false", json=prompt)).status_code == 201
+
+
+def prompts_in(timeline: dict[str, Any]) -> list[str]:
+    return [entry["prompt"]["prompt"] for entry in timeline["entries"] if "prompt" in entry]
+
+
+async def test_a_timeline_that_has_all_notes_of_a_side_has_its_prompts_too(either_site: Site) -> None:
+    site = either_site
+    async with site.client(site.ours.key) as client:
+        ids = await fill(client, site)
+        await ask_for(client, site, "Begin", NOW - SECOND)
+        await ask_for(client, site, "Go on", NOW + STEPS * SECOND)
+        first = await ask(client, "/v1/timeline", site, observationId=ids[0], before=2, after=1)
+        assert (prompts_in(first), notes_in(first)) == (["Begin"], ids[:2])
+        last = await ask(client, "/v1/timeline", site, observationId=ids[-1], before=1, after=1)
+        assert (prompts_in(last), notes_in(last)) == (["Go on"], ids[-2:])
+        middle = await ask(client, "/v1/timeline", site, observationId=ids[1], before=1, after=1)
+        assert prompts_in(middle) == []
+
+
+async def test_a_timeline_of_many_prompts_has_the_nearest(either_site: Site) -> None:
+    site = either_site
+    async with site.client(site.ours.key) as client:
+        ids = await fill(client, site)
+        for n in range(80):
+            await ask_for(client, site, f"early {n}", NOW + SECOND + n)
+            await ask_for(client, site, f"late {n}", NOW + 4 * SECOND + n)
+        told = await ask(client, "/v1/timeline", site, observationId=ids[3], before=3, after=3)
+        prompts = prompts_in(told)
+        assert "early 79" in prompts
+        assert "late 0" in prompts
+        assert "early 0" not in prompts
+        assert len(prompts) <= 50
+
+
+async def test_what_was_asked_is_told_before_anything_is_observed(either_site: Site) -> None:
+    site = either_site
+    async with site.client(site.ours.key) as client:
+        await ask_for(client, site, "Begin", NOW)
+        told = await ask(client, "/v1/timeline", site)
+        assert (prompts_in(told), told["anchorId"]) == (["Begin"], None)
+        session_id = told["entries"][0]["prompt"]["serverSessionId"]
+        await ask_for(client, site, "Elsewhere", NOW + 1, contentSessionId="another")
+        assert prompts_in(await ask(client, "/v1/timeline", site, serverSessionId=session_id)) == ["Begin"]
+
+
 async def test_a_timeline_of_notes_of_one_moment_has_each_once(site: Site, client: httpx.AsyncClient) -> None:
     body = {"projectId": site.ours.project_id, "content": "same", "occurredAtEpoch": NOW}
     ids = sorted([(await client.post("/v1/observations", json=body)).json()["observation"]["id"] for _ in range(5)])

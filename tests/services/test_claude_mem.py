@@ -134,6 +134,15 @@ async def test_what_was_forgotten_does_not_come_back(importer: Importer) -> None
     assert await importer.notes("project-1") == {}
 
 
+async def test_what_was_deleted_does_not_come_back(importer: Importer) -> None:
+    make_database(importer.path, LATEST)
+    await importer.bring()
+    scope, (note,) = await importer.scope("project-1"), (await importer.notes("project-1")).values()
+    await importer.app.recall.delete(importer.tenant.principal, scope, note.id)
+    assert (await importer.bring()).observations == 0
+    assert await importer.notes("project-1") == {}
+
+
 async def test_everything_can_go_into_one_project(importer: Importer) -> None:
     make_database(importer.path, LATEST)
     await importer.bring(importer.tenant.project)

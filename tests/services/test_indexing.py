@@ -22,12 +22,12 @@ from onlooker.services.generate import Generate
 from onlooker.services.indexing import Indexing
 from onlooker.services.outbox import Outbox
 from onlooker.services.recall import Around, Recall
-from onlooker.storage import jobs, observations, search, search_index, vectors
+from onlooker.storage import dialect, jobs, observations, search, search_index, vectors
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.reindexing import Progress
 from onlooker.storage.search import Meaning
 from onlooker.storage.search_tables import search_embedding, search_entries
-from onlooker.storage.tables import observation_generation_jobs
+from onlooker.storage.tables import observation_generation_jobs, projects
 from onlooker.storage.vector_index import MOST_LOOKED_AT, VectorIndex
 from onlooker.worker import Worker
 from waiting import wait_until
@@ -117,6 +117,16 @@ async def rig(
         await queue.close()
 
 
+async def sibling(database: Database, scope: Scope) -> Scope:
+    """Another project of the same team."""
+    other = Scope(scope.team_id, new_id())
+    columns = ("id", "team_id", "name", "created_at")
+    await database.tx(
+        lambda conn: dialect.insert_new(conn, projects, columns, [(other.project_id, other.team_id, "other", 1)])
+    )
+    return other
+
+
 async def test_a_note_is_found_by_what_it_means_once_it_has_its_vector(database: Database, tmp_path: Path) -> None:
     async with rig(database, tmp_path) as it:
         await it.note("repaired the automobile", "cleared the cache", "had lunch")
@@ -151,6 +161,16 @@ async def test_words_and_meaning_both_count(database: Database, tmp_path: Path) 
         assert (await it.find("which vehicle has Grace"))[0] == "the automobile of Grace"
 
 
+@pytest.mark.parametrize("query", ["what was it", "%%%", "!?"])
+async def test_what_has_no_word_means_nothing_either_and_finds_the_newest(
+    database: Database, tmp_path: Path, query: str
+) -> None:
+    async with rig(database, tmp_path) as it:
+        await it.note("car park built", "had lunch")
+        await it.work_until_embedded(2)
+        assert await it.find(query) == ["had lunch", "car park built"]
+
+
 async def test_filters_hold_for_what_is_near_too(database: Database, tmp_path: Path) -> None:
     async with rig(database, tmp_path) as it:
         await it.note("the automobile", "the wagen", "dinner")
@@ -158,6 +178,22 @@ async def test_filters_hold_for_what_is_near_too(database: Database, tmp_path: P
         assert "the wagen" in await it.find("vehicle -automobile")
         assert "the automobile" not in await it.find("vehicle -automobile")
         assert await it.find("vehicle", SearchFilter(kinds=frozenset({ObservationKind.BUGFIX}))) == []
+
+
+async def test_what_hardly_fits_is_not_the_best_because_its_project_has_nothing_better(
+    database: Database, tmp_path: Path
+) -> None:
+    async with rig(database, tmp_path) as it:
+        await it.note("repaired the automobile", "cleared the cache of the vehicle", "had lunch")
+        await it.work_until_embedded(3)
+        async with rig(database, tmp_path, scope=await sibling(database, it.scope), embedder=it.embedder) as other:
+            await other.note("a broken plate", "had dinner")
+            await other.work_until_embedded(2)
+            hits = await it.recall.search(
+                other.scope, "repaired a broken vehicle", EVERYTHING, limit=2, also=[it.scope]
+            )
+            titles = [hit.observation.title for hit in hits]
+            assert titles == ["repaired the automobile", "cleared the cache of the vehicle"]
 
 
 async def test_search_goes_by_words_while_the_embedder_is_away(database: Database, tmp_path: Path) -> None:

@@ -84,6 +84,31 @@ async def test_filters_narrow_what_may_be_found(database: Database) -> None:
         assert await find(database, scope, "cache", wanted) == expected, wanted
 
 
+async def test_a_file_is_found_by_the_end_of_its_path_however_it_is_written(database: Database) -> None:
+    scope = await new_scope(database)
+    await store(
+        database,
+        scope,
+        a_note("cache one", file="/home/kim/tally/src/Money.py"),
+        a_note("cache two", file="C:\\work\\tally\\src\\money.py"),
+        a_note("cache three", file="src/money_test.py"),
+        a_note("cache four", file="src/Übung_100%.py"),
+    )
+    for file, expected in (
+        ("money.py", {"cache one", "cache two"}),
+        ("src/money.py", {"cache one", "cache two"}),
+        ("./src/Money.py", {"cache one", "cache two"}),
+        ("src\\money.py", {"cache one", "cache two"}),
+        ("C:\\work\\tally\\src\\money.py", {"cache two"}),
+        ("/home/kim/tally/src/Money.py", {"cache one"}),
+        ("oney.py", set[str]()),
+        ("src", set[str]()),
+        ("Übung_100%.py", {"cache four"}),
+        ("Übung_1000.py", set[str]()),
+    ):
+        assert set(await find(database, scope, "cache", SearchFilter(file=file))) == expected, file
+
+
 async def test_another_tenants_notes_are_neither_found_nor_counted(database: Database) -> None:
     mine, theirs = await new_scope(database), await new_scope(database)
     await store(database, theirs, *(a_note(f"secret plan {n}") for n in range(30)))

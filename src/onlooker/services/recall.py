@@ -25,7 +25,7 @@ from onlooker.domain.models import (
 )
 from onlooker.domain.payloads import prepare
 from onlooker.providers.embedders.contract import Embedder
-from onlooker.storage import accounts, events, feedback, observations, purge, search, sessions, timeline
+from onlooker.storage import accounts, events, feedback, forgetting, observations, purge, search, sessions, timeline
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.search import Meaning
 from onlooker.storage.vector_index import VectorIndex
@@ -41,7 +41,7 @@ WORDS_ALONE_S = 15.0
 """How long an embedder that failed is not asked: each question would wait for it in vain."""
 
 MOST_PROMPTS = 50
-"""Prompts of one timeline."""
+"""Prompts of one timeline, the nearest to its moment; half of them on each side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +114,26 @@ class Recall:
         a word that could be looked up finds the newest notes.
         """
         meaning = await self._meaning(query)
-        most = offset + limit if order is SearchOrder.RELEVANCE else max(offset + limit, MOST_BY_TIME)
+        by_time = order is SearchOrder.TIME
+        most = max(offset + limit, MOST_BY_TIME) if by_time else offset + limit
 
         def work(conn: Connection) -> list[Hit]:
-            ranked = [
-                (score, place, note_id)
-                for place in dict.fromkeys((scope, *also))
-                for note_id, score in search.search(conn, place, query, wanted, limit=most, meaning=meaning)
-            ]
-            best = sorted(ranked, key=lambda each: -each[0])[:most]
-            if order is SearchOrder.RELEVANCE:
+            places = list(dict.fromkeys((scope, *also)))
+            best = search.search_projects(conn, places, query, wanted, limit=most, meaning=meaning)
+            if not by_time:
                 best = best[offset:]
-            found = {
+            elif any(found.score for found in best):
+                # The same hundred on every page; what fits without a word is in the order of time already.
+                best = best[:MOST_BY_TIME]
+            notes = {
                 note.id: note
-                for place in {place for _, place, _ in best}
-                for note in observations.observations_by_ids(conn, place, [each[2] for each in best])
+                for place in {found.scope for found in best}
+                for note in observations.observations_by_ids(
+                    conn, place, [found.observation_id for found in best if found.scope == place]
+                )
             }
-            hits = [Hit(found[note_id], score) for score, _, note_id in best if note_id in found]
-            if order is SearchOrder.TIME:
+            hits = [Hit(notes[found.observation_id], found.score) for found in best if found.observation_id in notes]
+            if by_time:
                 hits = sorted(hits, key=lambda hit: -hit.observation.occurred_at)[offset : offset + limit]
             return hits
 
@@ -154,7 +156,7 @@ class Recall:
     async def timeline(
         self, scope: Scope, around: Around, *, before: int, after: int, session_id: str | None = None
     ) -> Timeline:
-        """What happened around a moment: up to `before` notes earlier and `after` later, and the prompts between them.
+        """What happened around a moment: up to `before` notes earlier and `after` later, and the prompts among them.
 
         Nothing where a query finds nothing, or nothing has happened yet.
         """
@@ -175,12 +177,16 @@ class Recall:
                 if at is None:
                     return Timeline((), None)
             # The anchor is one of those at its moment or later.
-            notes = timeline.notes_around(
+            earlier, later = timeline.notes_around(
                 conn, scope, at, anchor_id or "", before=before, after=after + 1, session_id=session_id
             )
-            since = min([note.occurred_at for note in notes], default=at)
-            until = max([note.occurred_at for note in notes], default=at)
-            prompts = timeline.prompts_between(conn, scope, since, until, session_id=session_id, limit=MOST_PROMPTS)
+            # Where a side has no more notes, all that was asked on it belongs to it.
+            since = (earlier[0].occurred_at if earlier else at) if len(earlier) == before else None
+            until = later[-1].occurred_at if len(later) > after else None
+            prompts = timeline.prompts_around(
+                conn, scope, at, since=since, until=until, session_id=session_id, limit=MOST_PROMPTS // 2
+            )
+            notes = [*earlier, *later]
             return Timeline(tuple(sorted([*prompts, *notes], key=lambda entry: entry.occurred_at)), anchor_id)
 
         return await self._database.read(work)
@@ -234,9 +240,11 @@ class Recall:
         return await self._database.read(lambda conn: observations.recent_observations(conn, scope, limit=limit))
 
     async def delete(self, principal: Principal, scope: Scope, observation_id: str) -> None:
-        """Delete an observation with its search data and its links."""
+        """Delete an observation with its search data and its links; an import does not bring it back."""
 
         def work(conn: Connection) -> None:
+            note = observations.get_observation(conn, scope, observation_id)
+            forgetting.bury(conn, scope, [note.generation_key], self._now_ms())
             observations.delete_observation(conn, scope, observation_id)
             accounts.audit(
                 conn, scope.team_id, scope.project_id, principal.key_id,
@@ -286,6 +294,10 @@ class Recall:
     async def session(self, scope: Scope, session_id: str) -> Session:
         """One session."""
         return await self._database.read(lambda conn: sessions.get(conn, scope, session_id))
+
+    async def find_session(self, scope: Scope, given: str) -> Session | None:
+        """A session by its id or by the agent's own for it; None where there is none."""
+        return await self._database.read(lambda conn: sessions.find(conn, scope, given))
 
     async def purge(self, principal: Principal, scope: Scope) -> dict[str, int]:
         """Delete everything that was observed in a project; how many there were of each."""

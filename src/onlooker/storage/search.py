@@ -5,13 +5,12 @@ their sessions. Where the question has a vector, the notes nearest to it are can
 two databases differ in how terms are indexed and counted, and in nothing else: `search_index`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, literal, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, literal, literal_column, select, update
 
 from onlooker.domain.models import Scope, SearchFilter
 from onlooker.storage import dialect, search_index, verdicts
@@ -30,6 +29,7 @@ from onlooker.storage.ranking import (
     weigh_terms,
     with_neighbours,
 )
+from onlooker.storage.search_conditions import OF_TENANT, conditions_of, in_time
 from onlooker.storage.search_index import index_observations, merge, remove_observations, remove_project
 from onlooker.storage.search_tables import search_entries, search_terms
 from onlooker.storage.tables import observations
@@ -43,13 +43,11 @@ __all__ = [
     "remove_observations",
     "remove_project",
     "search",
+    "search_projects",
     "set_superseded",
 ]
 
-ENTRIES = search_entries
-OF_TENANT = 2
-"""The conditions that every search has."""
-
+ENTRIES, NOTES = search_entries, observations
 NEAREST = 300
 """Notes that are candidates for being near to the question's vector."""
 
@@ -69,60 +67,143 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Words:
     """Notes that have words of the question; `is_all` says that no other note has any."""
 
     numbers: tuple[int, ...]
     is_all: bool
 
 
+class Found(NamedTuple):
+    """A note that fits, whose it is, and how well it does."""
+
+    scope: Scope
+    observation_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Project:
+    """A project that is searched: its number, how many notes it has, and in how many of them each term is."""
+
+    scope: Scope
+    number: int
+    notes: int
+    frequencies: Mapping[str, int]
+
+    def weights_of(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """The weights of the terms that it has, as these stand in its index."""
+        return {
+            search_index.in_project(self.number, term): weight
+            for term, weight in weights.items()
+            if term in self.frequencies
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """The candidates of one project; by number their scores by words, their cosines, and what moves them."""
+
+    scope: Scope
+    candidates: Sequence[Candidate]
+    scores: Mapping[int, float]
+    cosines: Mapping[int, float]
+    factors: Mapping[int, float]
+
+
 def search(
     conn: Connection, scope: Scope, query: str, wanted: SearchFilter, *, limit: int, meaning: Meaning | None = None
 ) -> list[tuple[str, float]]:
-    """The ids of the notes that fit best, each with its score, best first; of equals the newest.
+    """The ids of the notes of one project that fit best, each with its score: see `search_projects`."""
+    found = search_projects(conn, [scope], query, wanted, limit=limit, meaning=meaning)
+    return [(note.observation_id, note.score) for note in found]
+
+
+def search_projects(
+    conn: Connection,
+    scopes: Sequence[Scope],
+    query: str,
+    wanted: SearchFilter,
+    *,
+    limit: int,
+    meaning: Meaning | None = None,
+) -> list[Found]:
+    """The notes of these projects that fit best, weighed as if all were of one, best first; of equals the newest.
 
     Where the query has no word to look up, the newest notes, with a score of 0. Never an error for what it holds.
     """
     asked = parse_question(query)
-    best = _search(conn, scope, asked, wanted, limit=limit, meaning=meaning)
+    best = _search(conn, scopes, asked, wanted, limit=limit, meaning=meaning)
     if not best and asked.yields:
-        return _search(conn, scope, plain_question(query), wanted, limit=limit, meaning=meaning)
+        return _search(conn, scopes, plain_question(query), wanted, limit=limit, meaning=meaning)
     return best
 
 
 def _search(
-    conn: Connection, scope: Scope, asked: Question, wanted: SearchFilter, *, limit: int, meaning: Meaning | None
-) -> list[tuple[str, float]]:
-    project = search_index.find_project(conn, scope)
-    if project is None:
-        return []
+    conn: Connection, scopes: Sequence[Scope], asked: Question, wanted: SearchFilter, *, limit: int,
+    meaning: Meaning | None,
+) -> list[Found]:  # fmt: skip
+    projects = [project for scope in scopes if (project := _project(conn, scope, asked)) is not None]
     dialect.plan_by_values(conn)
-    number, notes = project
-    conditions = _conditions(conn, scope, wanted, number, asked)
-    if not asked.terms and meaning is None:
-        return _newest(conn, conditions, wanted, limit=limit)
-    prefixed = [search_index.in_project(number, term) for term in asked.terms]
-    frequencies, uncounted = search_index.count_notes_with(conn, scope, prefixed) if prefixed else ({}, 0)
-    weights = weigh_terms(frequencies, notes + uncounted)
-    found = _find(conn, weights, frequencies, conditions)
-    if asked.yields and weights and not found.numbers:
+    asks = [conditions_of(conn, project.scope, project.number, wanted, asked) for project in projects]
+    if not asked.terms:
+        return _newest(conn, projects, asks, wanted, limit=limit)
+    frequencies = sum((Counter(project.frequencies) for project in projects), Counter[str]())
+    weights = weigh_terms(frequencies, sum(project.notes for project in projects))
+    words = [_find(conn, project, weights, conditions) for project, conditions in zip(projects, asks, strict=True)]
+    if asked.yields and weights and not any(found.numbers for found in words):
         return []
-    near = (
-        {}
-        if meaning is None
-        else _nearest(conn, scope, meaning, conditions, least=min(max(LEAST_NEAR, limit), NEAREST))
-    )
-    candidates = _read(conn, scope, dict.fromkeys((*found.numbers, *near)), list(weights))
-    scores = _score_with_neighbours(conn, scope, candidates, weights, found)
+    least = min(max(LEAST_NEAR, limit), NEAREST)
+    gathered = [
+        _gather(conn, *each, weights=weights, meaning=meaning, least=least)
+        for each in zip(projects, asks, words, strict=True)
+    ]
+    return _ranked(gathered, wanted, limit=limit, by_meaning=meaning is not None)
+
+
+def _project(conn: Connection, scope: Scope, asked: Question) -> _Project | None:
+    """What a project has of a question's terms; None where nothing was indexed yet."""
+    known = search_index.find_project(conn, scope)
+    if known is None:
+        return None
+    number, notes = known
+    terms = {search_index.in_project(number, term): term for term in asked.terms}
+    counts, uncounted = search_index.count_notes_with(conn, scope, list(terms)) if terms else ({}, 0)
+    return _Project(scope, number, notes + uncounted, {terms[term]: count for term, count in counts.items()})
+
+
+def _gather(
+    conn: Connection, project: _Project, conditions: Sequence[ColumnElement[bool]], words: _Words, *,
+    weights: Mapping[str, float], meaning: Meaning | None, least: int,
+) -> _Gathered:  # fmt: skip
+    """The notes of a project that have words of the question or are near to it."""
+    scope = project.scope
+    cosines = {} if meaning is None else _nearest(conn, scope, meaning, conditions, least=least)
+    of_terms = project.weights_of(weights)
+    candidates = _read(conn, scope, dict.fromkeys((*words.numbers, *cosines)), list(of_terms))
+    scores = _score_with_neighbours(conn, scope, candidates, of_terms, words)
     if meaning is not None:
-        others = [note.number for note in candidates if note.number not in near]
+        others = [note.number for note in candidates if note.number not in cosines]
         far = meaning.index.nearest_of(conn, scope, meaning.model, meaning.vector, others, len(others))
-        scores = fuse(scores, {**dict(far), **near})
-    for moved, factor in _moved_by_readers(conn, scope, candidates).items():
-        scores[moved] *= factor
-    shown = [note for note in candidates if wanted.superseded or not note.superseded]
-    best = sorted(shown, key=lambda note: (note.superseded, -scores[note.number], -note.number))[:limit]
-    return [(note.observation_id, round(scores[note.number], 6)) for note in best]
+        cosines = {**dict(far), **cosines}
+    return _Gathered(scope, candidates, scores, cosines, _moved_by_readers(conn, scope, candidates))
+
+
+def _ranked(gathered: Sequence[_Gathered], wanted: SearchFilter, *, limit: int, by_meaning: bool) -> list[Found]:
+    """The best of all projects. No two notes have one number, whatever their projects."""
+    scores = {number: score for each in gathered for number, score in each.scores.items()}
+    if by_meaning:
+        scores = fuse(scores, {number: cosine for each in gathered for number, cosine in each.cosines.items()})
+    for number, factor in [moved for each in gathered for moved in each.factors.items()]:
+        scores[number] *= factor
+    shown = [
+        (note, each.scope)
+        for each in gathered
+        for note in each.candidates
+        if wanted.superseded or not note.superseded
+    ]  # fmt: skip
+    shown.sort(key=lambda each: (each[0].superseded, -scores[each[0].number], -each[0].number))
+    return [Found(scope, note.observation_id, round(scores[note.number], 6)) for note, scope in shown[:limit]]
 
 
 def _moved_by_readers(conn: Connection, scope: Scope, candidates: Sequence[Candidate]) -> dict[int, float]:
@@ -139,77 +220,46 @@ def set_superseded(conn: Connection, scope: Scope, observation_ids: Sequence[str
     )
 
 
-def _conditions(
-    conn: Connection, scope: Scope, wanted: SearchFilter, number: int, asked: Question
-) -> list[ColumnElement[bool]]:
-    """What a note must be, beside fitting; the tenant first. Hidden notes have no entry."""
-    conditions = [*belongs(ENTRIES, scope)]
-    if wanted.since is not None:
-        conditions.append(ENTRIES.c.occurred_at >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(ENTRIES.c.occurred_at <= wanted.until)
-    if wanted.session_id is not None:
-        conditions.append(ENTRIES.c.session_id == wanted.session_id)
-    if of_note := _of_note(wanted):
-        note = select(literal(1)).where(
-            observations.c.project_id == ENTRIES.c.project_id, observations.c.id == ENTRIES.c.observation_id, *of_note
-        )
-        conditions.append(note.correlate(ENTRIES).exists())
-    for runs, has in ((asked.phrases, True), (asked.excluded, False)):
-        for run in runs:
-            condition = search_index.has_run(conn, [search_index.in_project(number, term) for term in run])
-            conditions.append(condition if has else ~condition)
-    return conditions
-
-
-def _of_note(wanted: SearchFilter) -> list[ColumnElement[bool]]:
-    """What the note itself must be, beyond what its entry says."""
-    of_note: list[ColumnElement[bool]] = []
-    if wanted.kinds:
-        of_note.append(observations.c.kind.in_(sorted(wanted.kinds)))
-    if wanted.platform_source is not None:
-        of_note.append(observations.c.platform_source == wanted.platform_source)
-    if wanted.concepts:
-        listed = (observations.c.concepts.contains(_quoted(each), autoescape=True) for each in sorted(wanted.concepts))
-        of_note.append(or_(*listed))
-    if wanted.file is not None:
-        # Paths are JSON lists; a path matches whole or by its last parts.
-        whole, ending = _quoted(wanted.file), f"/{_quoted(wanted.file.lstrip('/'))[1:]}"
-        columns = (observations.c.files_read, observations.c.files_modified)
-        of_note.append(or_(*(column.contains(text, autoescape=True) for column in columns for text in (whole, ending))))
-    return of_note
-
-
-def _quoted(text: str) -> str:
-    """A text as it stands in a stored list."""
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _newest(
-    conn: Connection, conditions: Sequence[ColumnElement[bool]], wanted: SearchFilter, *, limit: int
-) -> list[tuple[str, float]]:
-    if not wanted.superseded:
-        conditions = [*conditions, ENTRIES.c.superseded.is_(False)]
-    newest = select(ENTRIES.c.observation_id).where(*conditions).order_by(ENTRIES.c.number.desc()).limit(limit)
-    return [(note_id, 0.0) for note_id in conn.execute(newest).scalars()]
+    conn: Connection,
+    projects: Sequence[_Project],
+    asks: Sequence[Sequence[ColumnElement[bool]]],
+    wanted: SearchFilter,
+    *,
+    limit: int,
+) -> list[Found]:
+    """What happened last, what was superseded after all others. The notes have an index in that order."""
+    found: list[tuple[Any, Scope]] = []
+    for project, conditions in zip(projects, asks, strict=True):
+        listed = belongs(NOTES, project.scope)
+        newest = (
+            select(NOTES.c.id, NOTES.c.occurred_at, ENTRIES.c.number, ENTRIES.c.superseded)
+            .join(ENTRIES, (ENTRIES.c.project_id == NOTES.c.project_id) & (ENTRIES.c.observation_id == NOTES.c.id))
+            .where(*listed, *in_time(NOTES, wanted), *conditions)
+            .order_by(NOTES.c.occurred_at.desc(), ENTRIES.c.number.desc())
+            .limit(limit)
+        )
+        for superseded in (False, True) if wanted.superseded else (False,):
+            rows = conn.execute(newest.where(ENTRIES.c.superseded.is_(superseded)))
+            found += [(row, project.scope) for row in rows]
+    found.sort(key=lambda each: (each[0].superseded, -each[0].occurred_at, -each[0].number))
+    return [Found(scope, row.id, 0.0) for row, scope in found[:limit]]
 
 
 def _find(
-    conn: Connection,
-    weights: Mapping[str, float],
-    frequencies: Mapping[str, int],
-    conditions: Sequence[ColumnElement[bool]],
-) -> _Found:
+    conn: Connection, project: _Project, weights: Mapping[str, float], conditions: Sequence[ColumnElement[bool]]
+) -> _Words:
     """The numbers of the notes that fit by their words, roughly ranked by the database."""
     statement = _ranked_by_fts5 if dialect.is_sqlite(conn) else _ranked_by_postgres
+    of_terms = project.weights_of(weights)
+    frequencies = {search_index.in_project(project.number, term): count for term, count in project.frequencies.items()}
     numbers: dict[int, None] = {}
-    is_all = len(weights) == len(frequencies)
-    matches = choose_matches(weights, frequencies, None)
-    for match in matches:
-        of_match = list(conn.execute(statement(match, weights, conditions)).scalars())
-        is_all = is_all and len(of_match) < MOST_CANDIDATES and len(match.terms) == len(weights)
+    is_all = len(of_terms) == len(frequencies)
+    for match in choose_matches(of_terms, frequencies, None):
+        of_match = list(conn.execute(statement(match, of_terms, conditions)).scalars())
+        is_all = is_all and len(of_match) < MOST_CANDIDATES and len(match.terms) == len(of_terms)
         numbers.update(dict.fromkeys(of_match))
-    return _Found(tuple(numbers), is_all)
+    return _Words(tuple(numbers), is_all)
 
 
 def _ranked_by_fts5(
@@ -273,7 +323,7 @@ def _read(conn: Connection, scope: Scope, numbers: Iterable[int], terms: Sequenc
 
 
 def _score_with_neighbours(
-    conn: Connection, scope: Scope, candidates: Sequence[Candidate], weights: Mapping[str, float], found: _Found
+    conn: Connection, scope: Scope, candidates: Sequence[Candidate], weights: Mapping[str, float], found: _Words
 ) -> dict[int, float]:
     """Each candidate's score by its words, with its share of the best score beside it in its session."""
     scores = score(candidates, weights)
