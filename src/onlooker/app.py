@@ -155,7 +155,6 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             on_settled=waiters.notify,
             renewal_s=settings.job_lease_s / 3,
         )
-        forget = Forget(database, outbox, now_ms=now_ms)
         places = Places(lambda folder: find_place(folder, settings))
         catching_up = CatchingUp(
             database,
@@ -167,6 +166,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             now_ms=now_ms,
         )
         hooks = Hooks(database, ingest=ingest, accounts=accounts, places=places, now_ms=now_ms, catching_up=catching_up)
+        spool = Spool(settings.home, hooks, principal=lambda: find_principal(accounts, settings))
+        forget = Forget(database, outbox, spool, now_ms=now_ms)
         contexts = SessionContexts(database)
         vectors = VectorIndex(settings.home)
         recall = Recall(database, new_id=new_id, now_ms=now_ms, embedder=embedder, vectors=vectors)
@@ -183,7 +184,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             places=places,
             hooks=hooks,
             catching_up=catching_up,
-            spool=Spool(settings.home, hooks, principal=lambda: find_principal(accounts, settings)),
+            spool=spool,
             session_contexts=contexts,
             injecting=Injecting(hooks, contexts, recall),
             recall=recall,

@@ -10,7 +10,7 @@ import pytest
 from cli_runner import Cli
 from onlooker.domain.models import KeyScope
 from onlooker.host import new_id
-from onlooker.services.forget import PAGE
+from onlooker.services.forget import PAGE, SHOWN
 from served import NOW, SECOND, Site
 
 MARK = "Acme-Corp-Marker"
@@ -165,6 +165,42 @@ async def test_a_selection_of_nothing_or_of_all_is_refused(site: Site, client: h
     assert answer.status_code == 400
 
 
+@pytest.mark.parametrize("chosen", ["text session", "ids text", "session age", "ids age"])
+async def test_a_selection_by_two_things_is_refused_and_removes_nothing(either_site: Site, chosen: str) -> None:
+    site = either_site
+    async with site.client(site.ours.key) as client:
+        event = (await post(client, "/v1/events?generate=false", marked(site)))["event"]
+        note = await post(client, "/v1/observations", {"projectId": site.ours.project_id, "content": MARK})
+        given = {
+            "text": {"text": MARK},
+            "session": {"serverSessionId": event["serverSessionId"]},
+            "ids": {"ids": [note["observation"]["id"]]},
+            "age": {"beforeEpoch": NOW + 1_000_000 * SECOND},
+        }
+        body = {"projectId": site.ours.project_id}
+        for name in chosen.split():
+            body |= given[name]
+        for dry_run in (True, False):
+            answer = await client.post("/v1/forget", json={**body, "dryRun": dry_run})
+            assert answer.status_code == 400, answer.text
+        assert (await client.get(f"/v1/events/{event['id']}")).status_code == 200
+        assert len(await found(client, site)) == 1
+
+
+async def test_a_dry_run_says_exactly_what_goes(working_site: Site) -> None:
+    site = working_site
+    async with site.client(site.ours.key) as client:
+        for number in range(SHOWN + 5):
+            event = site.event(number, contentSessionId=f"session-{number}")
+            await post(client, "/v1/events?wait=true", event)
+        notes = await found(client, site, "pytest")
+        assert len(notes) > SHOWN
+        for given in ({"text": notes[0]["metadata"]["title"]}, {"ids": [note["id"] for note in notes[1:]]}):
+            dry = await post(client, "/v1/forget", {"projectId": site.ours.project_id, **given})
+            gone = await forget(client, site, **given)
+            assert (dry["observations"], dry["events"]) == (gone["observations"], gone["events"])
+
+
 async def test_another_teams_things_are_not_there_to_forget(either_site: Site) -> None:
     site = either_site
     async with site.client(site.ours.key) as client, site.client(site.theirs.key) as stranger:
@@ -214,7 +250,8 @@ def test_the_command_says_what_would_go_and_then_does_it(tmp_path: Path) -> None
         said = cli.succeed("forget", "--project", "tally", "--text", MARK)
         assert f"about {MARK}" in said
         assert "--yes" in said
-        assert cli.run("forget", "--project", "tally", "--text", MARK, "--json").json()["observations"] == 1
+        for named in ("tally", project["id"]):
+            assert cli.run("forget", "--project", named, "--text", MARK, "--json").json()["observations"] == 1
         done = cli.run("forget", "--project", "tally", "--text", MARK, "--yes", "--json").json()
         assert done == {"dryRun": False, "observations": 1, "events": 0, "jobs": 0}
         assert MARK.encode() not in bytes_of(cli.home)

@@ -14,10 +14,14 @@ from sqlalchemy import select
 
 from onlooker.app import App, open_app, running
 from onlooker.domain.errors import StorageUnavailable
+from onlooker.domain.models import Scope
 from onlooker.hooks import client
 from onlooker.services.spool import count_dropped
 from onlooker.settings import load_settings
+from onlooker.storage import sessions
+from onlooker.storage.forgetting import Selection
 from onlooker.storage.tables import agent_events
+from served import new_tenant
 from waiting import wait_until
 
 AT = 1_790_000_000_000
@@ -73,6 +77,38 @@ async def test_what_waits_is_stored_in_its_order_with_its_times_and_in_its_proje
     assert home.waiting() == 0
     local = await home.app.accounts.ensure_local(home.path)
     assert "tally" in {project.name for project in await home.app.accounts.list_projects(local.principal)}
+
+
+@pytest.mark.parametrize("by", ["text", "session"])
+async def test_what_is_forgotten_is_not_left_in_the_spool_either(home: Home, by: str) -> None:
+    home.prompt(0, session="acme-session")
+    await home.app.spool.replay()
+    local = (await home.app.accounts.ensure_local(home.path)).principal
+    project = await home.app.accounts.find_project(local, "tally")
+    scope = Scope(project.team_id, project.id)
+    secret = {"hook_event_name": "UserPromptSubmit", "prompt": 'the plan of "Größe"'}
+    home.keep(AT + 1, secret, session="acme-session")
+    home.keep(AT + 2, b'{"session_id": "acme-session", "prompt": "the plan of \\"Gr\\u00f6\\u00dfe\\"" cut off')
+    home.keep(AT + 3, b'{"prompt": "of another" cut off')
+    session = await home.app.database.read(lambda conn: sessions.find_by_content(conn, scope, "acme-session"))
+    assert session is not None
+    chosen = {"text": Selection(text='Plan of "größe"'), "session": Selection(session_id=session.id)}[by]
+
+    stranger = await new_tenant(home.app)
+    await home.app.forget.forget(
+        stranger.principal, Scope(stranger.team_id, stranger.project_id), Selection(text="plan of")
+    )
+    assert home.waiting() == 3
+    assert (await home.app.forget.preview(scope, chosen)).events >= 1
+    gone = await home.app.forget.forget(local, scope, chosen)
+
+    assert gone.events == (2 if by == "session" else 1)
+    assert home.waiting() == 0
+    assert "part 0" in str(await home.stored()) or by == "session"
+    assert len(list((home.path / "spool" / "rejected").glob("*-*"))) == 1
+    left = b"".join(path.read_bytes() for path in (home.path / "spool").rglob("*") if path.is_file())
+    assert b"the plan of" not in left
+    assert b"of another" in left
 
 
 async def test_what_is_replayed_twice_is_stored_once(home: Home) -> None:

@@ -15,7 +15,7 @@ from onlooker.storage.forgetting import Selection
 
 
 class ForgetBody(Struct, rename="camel"):
-    """What to forget: notes by id, a session, all that contains a text, or all that is older than a time.
+    """What to forget, one of these: notes by id, a session, all that contains a text, or all that is older than a time.
 
     Nothing is removed while `dryRun` is true, which it is unless it is said otherwise.
     """

@@ -8,6 +8,7 @@ from functools import partial
 from onlooker.domain.errors import InvalidInput, NotFound
 from onlooker.domain.models import Observation, Principal, Scope
 from onlooker.services.outbox import Outbox
+from onlooker.services.spool import Spool
 from onlooker.storage import accounts, forgetting, jobs, observations, search, sessions
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.forgetting import Gone, Page, Selection
@@ -40,21 +41,23 @@ class Forgotten:
 class Forget:
     """Every method raises `NotFound` for another tenant's id, and `StorageUnavailable`."""
 
-    def __init__(self, database: Database, outbox: Outbox, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, database: Database, outbox: Outbox, spool: Spool, *, now_ms: Callable[[], int]) -> None:
         self._database = database
         self._outbox = outbox
+        self._spool = spool
         self._now_ms = now_ms
 
     async def preview(self, scope: Scope, wanted: Selection) -> Preview:
-        """What `forget` would remove. Changes nothing. Raises `InvalidInput` for a selection that is too wide."""
+        """What `forget` would remove. Removes nothing. Raises `InvalidInput` for a selection that is too wide."""
         check(wanted)
+        await self._spool.replay_for(scope.team_id)
 
         def work(conn: Connection) -> Preview:
             _require(conn, scope, wanted)
             notes, events = forgetting.count(conn, scope, wanted)
             page = forgetting.find(conn, scope, wanted, limit=SHOWN)
             examples = observations.observations_by_ids(conn, scope, page.observation_ids)
-            return Preview(notes, max(events, len(page.event_ids)), tuple(examples))
+            return Preview(notes, events, tuple(examples))
 
         return await self._database.read(work)
 
@@ -72,6 +75,7 @@ class Forget:
         its log are the server's own to clean: see `docs/forget.md`.
         """
         check(wanted)
+        await self._empty_spool(scope, wanted)
         await self._database.read(lambda conn: _require(conn, scope, wanted))
         done = Forgotten()
         async for gone in self._pages(scope, wanted, principal.key_id):
@@ -99,6 +103,16 @@ class Forget:
             await self._ring(gone)
             yield gone
 
+    async def _empty_spool(self, scope: Scope, wanted: Selection) -> None:
+        """What hooks kept is stored first, to go with the rest; what cannot be stored goes by the text in it."""
+        await self._spool.replay_for(scope.team_id)
+        text = wanted.text
+        if wanted.session_id is not None:
+            session = await self._database.read(lambda conn: sessions.get(conn, scope, wanted.session_id or ""))
+            text = session.content_session_id
+        if text:
+            await self._spool.drop_rejected(scope.team_id, text)
+
     async def _scrub(self) -> None:
         """Leave nothing of it in the index, the file or its log."""
         done = await self._database.tx(partial(search.merge, first=True))
@@ -124,9 +138,10 @@ class Forget:
 
 
 def check(wanted: Selection) -> None:
-    """Raises `InvalidInput` for a selection of nothing, and for a text so short that it would meet almost all."""
-    if not (wanted.observation_ids or wanted.session_id or wanted.text is not None or wanted.before is not None):
-        raise InvalidInput("nothing was selected", ["give ids, a session, a text or an age"])
+    """Raises `InvalidInput` unless one thing selects, and for a text so short that it would meet almost all."""
+    if wanted.chosen_by != 1:
+        what = "by more than one thing" if wanted.chosen_by else "by nothing"
+        raise InvalidInput(f"selected {what}", ["give ids, or a session, or a text, or an age"])
     if wanted.text is not None and len(wanted.text.strip()) < SHORTEST_TEXT:
         raise InvalidInput("the text is too short", [f"text: {SHORTEST_TEXT} characters at least"])
 

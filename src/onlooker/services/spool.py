@@ -30,6 +30,7 @@ DRAFT_GIVEN_UP_S = 60.0
 """A draft this old belongs to a hook that was killed while it wrote."""
 MOST_REJECTED = 1_000
 """Rejected files that are kept; of the ones after them only the reason is."""
+REASONS = "reasons.jsonl"
 HEAD_END = b"\r\n\r\n"
 
 
@@ -100,6 +101,16 @@ class Spool:
         await asyncio.to_thread(self._tidy)
         return done
 
+    async def replay_for(self, team_id: str) -> None:
+        """Store all that waits, where the spool is of this team. Raises as `replay` does."""
+        if await asyncio.to_thread(self._is_waited_for) and (await self._principal()).team_id == team_id:
+            await self.replay()
+
+    async def drop_rejected(self, team_id: str, text: str) -> None:
+        """Remove what was set aside and contains this text in whatever case, where the spool is of this team."""
+        if await asyncio.to_thread(self._holds_rejected) and (await self._principal()).team_id == team_id:
+            await asyncio.to_thread(self._drop_rejected, text)
+
     async def _store(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> None:
         """Store a batch; where one of it is refused, each by itself, and that one is set aside."""
         good = [kept for kept in batch if kept.hook is not None]
@@ -156,8 +167,19 @@ class Spool:
         rejected.mkdir(mode=0o700, exist_ok=True)
         if sum(1 for _ in _scan(rejected)) <= MOST_REJECTED:
             path.replace(rejected / path.name.lstrip("."))
-        _note(rejected / "reasons.jsonl", {"file": path.name, "reason": reason, "at": int(time.time() * 1000)})
+        _note(rejected / REASONS, {"file": path.name, "reason": reason, "at": int(time.time() * 1000)})
         log.warning("a kept hook payload was set aside", file=path.name, reason=reason)
+
+    def _holds_rejected(self) -> bool:
+        return next(_scan(self._folder / "rejected"), None) is not None
+
+    def _drop_rejected(self, text: str) -> None:
+        written = [json.dumps(text, ensure_ascii=ascii_only)[1:-1].lower() for ascii_only in (True, False)]
+        for entry in _scan(self._folder / "rejected"):
+            if entry.name != REASONS:
+                held = _read_file(entry.path).decode("utf-8", "replace").lower()
+                if any(each in held for each in (*written, text.lower())):
+                    Path(entry.path).unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Nothing waits: the room is free again, drafts of killed hooks are set aside, and what was dropped is told."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, ColumnElement, Table, delete, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, delete, func, or_, select, union, update
 
 from onlooker.domain.errors import IllegalTransition
 from onlooker.domain.models import Job, Scope
@@ -38,7 +38,7 @@ _NOTE_TEXTS = (NOTES.c.content, NOTES.c.concepts, NOTES.c.files_read, NOTES.c.fi
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to forget; the first of these that is given. `before` is a time in epoch milliseconds.
+    """What to forget: one of these. `before` is a time in epoch milliseconds.
 
     `text` means every note and event that contains it as it is written, in whatever case.
     """
@@ -49,6 +49,12 @@ class Selection:
     before: int | None = None
     events: bool = True
     observations: bool = True
+
+    @property
+    def chosen_by(self) -> int:
+        """How many of these are given: only one is a selection that all agree on."""
+        given = (self.observation_ids or None, self.session_id, self.text, self.before)
+        return sum(each is not None for each in given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +94,18 @@ def find(conn: Connection, scope: Scope, wanted: Selection, *, limit: int) -> Pa
 
 
 def count(conn: Connection, scope: Scope, wanted: Selection) -> tuple[int, int]:
-    """How many notes and events a selection meets; beside these go the events that the notes were made from."""
-    notes = select(func.count()).select_from(NOTES).where(*belongs(NOTES, scope), _met(wanted, NOTES, _NOTE_TEXTS))
-    events = select(func.count()).select_from(EVENTS).where(*belongs(EVENTS, scope), _met(wanted, EVENTS, _EVENT_TEXTS))
-    by_id = bool(wanted.observation_ids)
-    return (
-        conn.execute(notes).scalar_one() if wanted.observations else 0,
-        conn.execute(events).scalar_one() if wanted.events and not by_id else 0,
-    )
+    """How many notes a selection meets, and how many events go: those it meets, and those these notes were made of."""
+    met = select(NOTES.c.id).where(*belongs(NOTES, scope), _met(wanted, NOTES, _NOTE_TEXTS))
+    notes = conn.execute(select(func.count()).select_from(met.subquery())).scalar_one() if wanted.observations else 0
+    going = []
+    if wanted.events and not wanted.observation_ids:
+        going.append(select(EVENTS.c.id).where(*belongs(EVENTS, scope), _met(wanted, EVENTS, _EVENT_TEXTS)))
+    if wanted.observations and wanted.before is None:
+        linked = (*belongs(SOURCES, scope), SOURCES.c.observation_id.in_(met), SOURCES.c.event_id.is_not(None))
+        going.append(select(SOURCES.c.event_id).where(*linked))
+    if not going:
+        return notes, 0
+    return notes, conn.execute(select(func.count()).select_from(union(*going).subquery())).scalar_one()
 
 
 def remove(conn: Connection, scope: Scope, page: Page, *, now: int) -> Gone:
