@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -26,9 +27,9 @@ class Age(click.ParamType[int]):
 
 
 @click.command(epilog='Example: onlooker forget --project tally --text "acme corp" --yes')
-@click.option("--project", required=True, help="In which project.")
+@click.option("--project", required=True, help="In which project, by name or id.")
 @click.option("--id", "ids", multiple=True, help="A note, by its id; may be repeated.")
-@click.option("--session", help="All of a session, by its id.")
+@click.option("--session", help="All of a session, by its id or the agent's own for it.")
 @click.option("--text", help="All that contains this text, in whatever case.")
 @click.option("--older-than", type=Age(), help="All that is older: 90d, 12w, 2y.")
 @click.option("--yes", is_flag=True, help="Do it. Without it, only say what would go.")
@@ -54,9 +55,9 @@ def forget(
     from onlooker.services.rendering import note_line
     from onlooker.storage.forgetting import Selection
 
-    if sum(1 for each in (ids, session, text, older_than) if each) != 1:
-        raise click.UsageError("Give one of --id, --session, --text and --older-than.")
     wanted = Selection(ids, session, text, None if older_than is None else now_ms() - older_than)
+    if wanted.chosen_by != 1:
+        raise click.UsageError("Give one of --id, --session, --text and --older-than.")
 
     def show(done: Forgotten) -> None:
         if sys.stderr.isatty():
@@ -65,8 +66,10 @@ def forget(
     async def work() -> None:
         async with open_local() as local:
             (place,) = await local.projects(project)
+            session_id = None if session is None else await local.session_id([place], session)
+            chosen = replace(wanted, session_id=session_id)
             if not yes:
-                found = await local.app.forget.preview(scope_of(place), wanted)
+                found = await local.app.forget.preview(scope_of(place), chosen)
                 told = {"dryRun": True, "observations": found.observations, "events": found.events}
                 lines = [f"Would forget {found.observations} observations and {found.events} events of {place.name}:"]
                 lines += [f"  {note_line(note)}" for note in found.examples]
@@ -74,7 +77,7 @@ def forget(
                     lines.append(f"  … and {found.observations - len(found.examples)} more")
                 tell(as_json, told, lambda: "\n".join([*lines, "Nothing was changed; add --yes to do it."]))
                 return
-            gone = await local.app.forget.forget(local.principal, scope_of(place), wanted, on_progress=show)
+            gone = await local.app.forget.forget(local.principal, scope_of(place), chosen, on_progress=show)
             told = {"dryRun": False, "observations": gone.observations, "events": gone.events, "jobs": gone.jobs}
             cancelled = f" {gone.jobs} jobs that waited are cancelled." if gone.jobs else ""
             tell(as_json, told, lambda: f"Forgot {gone.observations} observations and {gone.events} events.{cancelled}")

@@ -1,12 +1,13 @@
 """The parts, open in this process as whoever owns the home: for commands that manage data."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from onlooker.app import App, open_app
+from onlooker.domain.errors import NotFound
 from onlooker.domain.models import Principal, Project, Scope
 from onlooker.settings import LogLevel, load_settings
 from onlooker.telemetry import set_up_logging
@@ -22,10 +23,17 @@ class LocalApp:
     principal: Principal
 
     async def projects(self, name: str | None) -> list[Project]:
-        """The project of that name, else all of the team. Raises `NotFound`."""
+        """The project of that name or id, else all of the team. Raises `NotFound`."""
         if name is not None:
             return [await self.app.accounts.find_project(self.principal, name)]
         return await self.app.accounts.list_projects(self.principal)
+
+    async def session_id(self, places: Sequence[Project], given: str) -> str:
+        """The id of a session of these projects, by that or by the agent's own for it. Raises `NotFound`."""
+        for place in places:
+            if session := await self.app.recall.find_session(scope_of(place), given):
+                return session.id
+        raise NotFound("no such session")
 
 
 def scope_of(project: Project) -> Scope:

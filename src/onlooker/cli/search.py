@@ -12,20 +12,23 @@ from onlooker.cli.options import TimeOf, json_option, local_time, show_table, te
 if TYPE_CHECKING:
     from onlooker.domain.models import Hit
 
-MOST = 100
+MOST, MOST_SKIPPED = 100, 200
 LONGEST_NARRATIVE = 300
 
 
 @click.command(epilog='Example: onlooker search --kind bugfix --file money.py "rounding of half cents"')
 @click.argument("query", nargs=-1, required=True)
-@click.option("--project", help="Only in this project; without it, in all.")
+@click.option(
+    "--project", "projects", multiple=True, help="Only in this project, by name or id; may be repeated. Else in all."
+)
 @click.option("--limit", type=click.IntRange(1, MOST), default=10, show_default=True, help="How many to show.")
+@click.option("--offset", type=click.IntRange(0, MOST_SKIPPED), default=0, help="How many of the best to leave out.")
 @click.option("--kind", "kinds", multiple=True, help="Only of this kind (bugfix, decision, …); may be repeated.")
 @click.option("--file", help="Only about this file, or files whose path ends so.")
 @click.option(
     "--concept", "concepts", multiple=True, help="Only with this concept (gotcha, pattern, …); may be repeated."
 )
-@click.option("--session", help="Only of the session with this id.")
+@click.option("--session", help="Only of this session, by its id or the agent's own for it.")
 @click.option("--platform", help="Only from this agent (claude-code, cursor, …).")
 @click.option("--since", type=TimeOf(), help="Only what happened at or after this day or time (2026-03-31).")
 @click.option("--until", type=TimeOf(), help="Only what happened at or before this day or time.")
@@ -35,8 +38,9 @@ LONGEST_NARRATIVE = 300
 def search(
     *,
     query: tuple[str, ...],
-    project: str | None,
+    projects: tuple[str, ...],
     limit: int,
+    offset: int,
     kinds: tuple[str, ...],
     file: str | None,
     concepts: tuple[str, ...],
@@ -63,26 +67,26 @@ def search(
         raise click.BadParameter(
             f"{', '.join(sorted(unknown))}: not one of {', '.join(ObservationKind)}. A mode's own type is a --concept."
         )
-    wanted = SearchFilter(
-        kinds=frozenset(map(ObservationKind, kinds)),
-        platform_source=platform,
-        file=file,
-        since=since,
-        until=until,
-        session_id=session,
-        concepts=frozenset(concepts),
-        superseded=superseded,
-    )
     order = SearchOrder.TIME if newest else SearchOrder.RELEVANCE
 
     async def show() -> None:
         async with open_local() as local:
-            places = await local.projects(project)
+            places = [place for name in projects or (None,) for place in await local.projects(name)]
+            wanted = SearchFilter(
+                kinds=frozenset(map(ObservationKind, kinds)),
+                platform_source=platform,
+                file=file,
+                since=since,
+                until=until,
+                session_id=None if session is None else await local.session_id(places, session),
+                concepts=frozenset(concepts),
+                superseded=superseded,
+            )
             scopes = [scope_of(place) for place in places]
             best = []
             if scopes:
                 best = await local.app.recall.search(
-                    scopes[0], " ".join(query), wanted, limit=limit, order=order, also=scopes[1:]
+                    scopes[0], " ".join(query), wanted, limit=limit, offset=offset, order=order, also=scopes[1:]
                 )
             names = {place.id: place.name for place in places}
         if as_json:

@@ -195,11 +195,12 @@ class Accounts:
         return await self._database.tx(work)
 
     async def find_project(self, principal: Principal, name: str) -> Project:
-        """A project that the principal reaches, by its name. Raises `NotFound`."""
-        for project in await self.list_projects(principal):
-            if project.name == name:
-                return project
-        raise NotFound(f"there is no project named {name!r}")
+        """A project that the principal reaches, by its name or else its id. Raises `NotFound`."""
+        reached = await self.list_projects(principal)
+        found = {project.id: project for project in reached} | {project.name: project for project in reached}
+        if name not in found:
+            raise NotFound(f"there is no project with the name or id {name!r}")
+        return found[name]
 
     async def team_of(self, principal: Principal) -> Team:
         """The principal's team. Raises `NotFound`."""

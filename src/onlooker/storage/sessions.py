@@ -110,6 +110,12 @@ def get(conn: Connection, scope: Scope, session_id: str) -> Session:
     return Session(*row)
 
 
+def find(conn: Connection, scope: Scope, given: str) -> Session | None:
+    """The session of this id, or else the one that the agent knows by it; None where there is neither."""
+    row = conn.execute(_GET, {**owner(scope), "of_id": given}).one_or_none()
+    return find_by_content(conn, scope, given) if row is None else Session(*row)
+
+
 def find_by_content(conn: Connection, scope: Scope, content_session_id: str | None) -> Session | None:
     """The session that the agent knows by this id; None where there is none."""
     if content_session_id is None:
