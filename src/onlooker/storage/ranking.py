@@ -23,7 +23,7 @@ WORDS_SHARE = 0.5
 MOST_RANKED = 10_000
 """Notes that a database ranks for one question by its rarer terms."""
 
-MOST_NEWEST = 2_000
+MOST_NEWEST = 1_000
 """Of the notes that have only common terms the newest are ranked: such a term tells less than its date."""
 
 MOST_CANDIDATES = 300
