@@ -1,6 +1,7 @@
 """What a running server takes for search, context and tools at many notes, with many clients and while it embeds.
 
     python bench/recall_load.py [--notes 100000] [--database sqlite:////path] [--seconds 20] [--without 20000]
+                                [--to-the-end] [--only-embedding]
 
 A real `onlooker serve` with its worker and the local embedder, over HTTP; the notes as in `search.py`, with vectors
 made at random. With `--database` that database is filled where it is empty, else used as it is, and kept. Prints the
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,6 +48,7 @@ ROUNDS = 60
 TURNS = 5
 SEARCH_EVERY_S = 0.25
 INGEST_EVERY_S = 0.05
+LOOK_EVERY_S = 10.0
 
 Request = Callable[[], Awaitable[object]]
 
@@ -111,7 +114,7 @@ class Asked:
     """The requests that are measured, each of one client's connection."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = server
         self._numbers = itertools.count()
         self.url = f"http://127.0.0.1:{server.port}"
         self.headers = {"authorization": f"Bearer {server.key}"}
@@ -135,16 +138,16 @@ class Asked:
 
     async def search(self, client: httpx.AsyncClient) -> None:
         """Search by words and meaning, a line a hit."""
-        body = {"projectId": self._server.project, "query": self.question()}
+        body = {"projectId": self.server.project, "query": self.question()}
         (await client.post("/v1/search/index", json=body)).raise_for_status()
 
     async def ingest(self, client: httpx.AsyncClient) -> None:
         """Store an event with its job."""
-        (await client.post("/v1/events", json=event(self._server.project))).raise_for_status()
+        (await client.post("/v1/events", json=event(self.server.project))).raise_for_status()
 
     async def context(self, client: httpx.AsyncClient) -> None:
         """What a new session should know."""
-        asked = {"projectId": self._server.project}
+        asked = {"projectId": self.server.project}
         (await client.get("/v1/context/session", params=asked)).raise_for_status()
 
     async def tool(self, client: Client) -> None:
@@ -214,28 +217,38 @@ async def tools_beside_rest(server: Server, asked: Asked) -> None:
         said(label, took, f"   CPU of the server {cpu[label] / len(took) * 1000:.1f} ms")
 
 
-async def paced(request: Request, every_s: float, until: float) -> list[float]:
+async def paced(request: Request, every_s: float, is_over: Callable[[], bool]) -> list[float]:
     """Ask again and again, at this pace at most; how long each took."""
     took = []
-    while (began := time.perf_counter()) < until:
+    while not is_over():
+        began = time.perf_counter()
         await request()
         took.append((time.perf_counter() - began) * 1000)
         await asyncio.sleep(max(0.0, every_s - (time.perf_counter() - began)))
     return took
 
 
-async def beside_embedding(url: str, scope: Scope, asked: Asked, *, seconds: float, without: int) -> None:
+async def beside_embedding(
+    url: str, scope: Scope, asked: Asked, *, seconds: float, without: int, to_the_end: bool
+) -> None:
     """Search and ingest while nothing else is to do, while notes get their vectors, and after that."""
 
-    async def phase(label: str) -> None:
+    async def phase(label: str, is_over: Callable[[], bool] | None = None) -> None:
         until = time.perf_counter() + seconds
+        is_over = is_over or (lambda: time.perf_counter() >= until)
+        began, cpu = time.perf_counter(), asked.server.cpu_s()
         async with asked.client() as searching, asked.client() as storing:
             found, stored = await asyncio.gather(
-                paced(lambda: asked.search(searching), SEARCH_EVERY_S, until),
-                paced(lambda: asked.ingest(storing), INGEST_EVERY_S, until),
+                paced(lambda: asked.search(searching), SEARCH_EVERY_S, is_over),
+                paced(lambda: asked.ingest(storing), INGEST_EVERY_S, is_over),
             )
         said(f"search, {label}", found)
         said(f"ingest, {label}", stored)
+        print(
+            f"  {time.perf_counter() - began:.0f} s, CPU of the server {asked.server.cpu_s() - cpu:.0f} s, "
+            f"load {os.getloadavg()[0]:.0f}",
+            flush=True,
+        )
 
     async with open_database(url) as database, asked.client() as client:
         await asked.search(client)
@@ -243,12 +256,19 @@ async def beside_embedding(url: str, scope: Scope, asked: Asked, *, seconds: flo
         await database.tx(lambda conn: take_vectors(conn, without))
         first = await missing(database, scope)
         await asyncio.sleep(3)
-        await phase("while notes get their vectors")
+        all_have_theirs = asyncio.create_task(until_none_is_missing(database, scope)) if to_the_end else None
+        await phase("while notes get their vectors", None if all_have_theirs is None else all_have_theirs.done)
         left = await missing(database, scope)
         print(f"  of {first} notes without a vector {first - left} got theirs meanwhile", flush=True)
         await give_vectors(database, scope, MODEL)
         await asyncio.sleep(3)
         await phase("after")
+
+
+async def until_none_is_missing(database: Database, scope: Scope) -> None:
+    """Return when every note has its vector."""
+    while await missing(database, scope):  # noqa: ASYNC110 - another process makes them
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 def take_vectors(conn: Connection, count: int) -> None:
@@ -264,18 +284,26 @@ async def missing(database: Database, scope: Scope) -> int:
     return int(notes) - await database.read(lambda conn: vectors.count_vectors(conn, scope, MODEL))
 
 
-async def measure(url: str, notes: int, *, seconds: float, without: int, folder: Path) -> None:
+async def measure(url: str, options: argparse.Namespace, folder: Path) -> None:
     """Everything, one after the other."""
-    scope, key = await prepare(url, notes)
-    with serving(folder, url, scope, key, {"ONLOOKER_EMBEDDER": "local"}) as server:
-        asked = Asked(server)
-        async with asked.client() as client:
-            print(f"  the first search after a start {await took_ms(asked.search(client)):.0f} ms", flush=True)
-        await one_and_many(server, asked)
-        await tools_beside_rest(server, asked)
+    scope, key = await prepare(url, options.notes)
+    if not options.only_embedding:
+        with serving(folder, url, scope, key, {"ONLOOKER_EMBEDDER": "local"}) as server:
+            asked = Asked(server)
+            async with asked.client() as client:
+                print(f"  the first search after a start {await took_ms(asked.search(client)):.0f} ms", flush=True)
+            await one_and_many(server, asked)
+            await tools_beside_rest(server, asked)
     async with endpoint() as settings:
         with serving(folder, url, scope, key, settings) as server:
-            await beside_embedding(url, scope, Asked(server), seconds=seconds, without=without)
+            await beside_embedding(
+                url,
+                scope,
+                Asked(server),
+                seconds=options.seconds,
+                without=options.without,
+                to_the_end=options.to_the_end,
+            )
 
 
 def main() -> None:
@@ -285,11 +313,13 @@ def main() -> None:
     parser.add_argument("--database", metavar="URL")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--without", type=int, default=20_000)
+    parser.add_argument("--to-the-end", action="store_true")
+    parser.add_argument("--only-embedding", action="store_true")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = options.database or f"sqlite:///{folder}/recall.db"
-        asyncio.run(measure(url, options.notes, seconds=options.seconds, without=options.without, folder=folder))
+        asyncio.run(measure(url, options, folder))
 
 
 if __name__ == "__main__":

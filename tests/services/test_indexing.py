@@ -29,6 +29,7 @@ from onlooker.storage.search import Meaning
 from onlooker.storage.search_tables import search_embedding, search_entries
 from onlooker.storage.tables import observation_generation_jobs, projects
 from onlooker.storage.vector_index import MOST_LOOKED_AT, VectorIndex
+from onlooker.storage.vectors import Unembedded
 from onlooker.worker import Worker
 from waiting import wait_until
 
@@ -152,6 +153,27 @@ async def test_notes_that_come_together_are_embedded_together(database: Database
         await it.note("lunch")
         await it.work_until_embedded(10)
         assert len(it.embedder.notes) == 10
+
+
+async def test_notes_that_have_their_vectors_are_not_looked_through_for_those_after_them(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(database, tmp_path) as it:
+        looked_after = []
+        new_notes = vectors.new_notes_without_vector
+
+        def look(conn: Connection, scope: Scope, model: str, *, limit: int) -> tuple[list[Unembedded], int]:
+            looked_after.append(conn.execute(select(search_embedding.c.embedded_to)).scalar_one())
+            return new_notes(conn, scope, model, limit=limit)
+
+        monkeypatch.setattr("onlooker.storage.vectors.new_notes_without_vector", look)
+        await it.note("first")
+        await it.work_until_embedded(1)
+        looked_after.clear()
+        await it.note(*(f"number {n}" for n in range(3 * it.embedder.most_at_once)))
+        await it.work_until_embedded(1 + 3 * it.embedder.most_at_once)
+        first, *_ = looked_after
+        assert looked_after[:3] == [first, first + it.embedder.most_at_once, first + 2 * it.embedder.most_at_once]
 
 
 async def test_words_and_meaning_both_count(database: Database, tmp_path: Path) -> None:

@@ -150,6 +150,9 @@ class Indexing:
                 return True
             began = time.monotonic()
             await self._embed_page(scope, model, page)
+            # The next page is looked for after this one, not among all that came before it.
+            done = partial(vectors.all_embedded, scope=scope, model=model, number=page[-1].number)
+            await self._database.tx(done, durable=False)
             await self._rest(began)
         return False
 
