@@ -140,6 +140,7 @@ async def test_search_is_narrowed(either_site: Site) -> None:
         assert await ids(since=NOW + 500) == {late["id"]}
         assert await ids(until=NOW + 500) == {early["id"]}
         assert await ids(file="src/none.py") == set()
+        assert await ids(file="") == {early["id"], late["id"]}
         assert await ids(platformSource="elsewhere") == set()
 
 

@@ -35,7 +35,8 @@ def _filter_of(body: SearchBody) -> SearchFilter:
     return SearchFilter(
         kinds=frozenset({*body.kinds, *([body.kind] if body.kind else [])}),
         platform_source=storable(body.platform_source),
-        file=storable(body.file),
+        # Models fill what they do not need with nothing.
+        file=storable(body.file) or None,
         since=body.since,
         until=body.until,
         session_id=storable(body.server_session_id),

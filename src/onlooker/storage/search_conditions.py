@@ -16,6 +16,9 @@ ENTRIES, NOTES = search_entries, observations
 OF_TENANT = 2
 """The conditions that every search has."""
 
+MOST_PARTS = 16
+"""Of a long path the last parts are looked for by themselves."""
+
 
 def conditions_of(
     conn: Connection, scope: Scope, number: int, wanted: SearchFilter, asked: Question
@@ -56,12 +59,24 @@ def _of_note(wanted: SearchFilter) -> list[ColumnElement[bool]]:
         # Lists are JSON.
         of_note.append(or_(*(_holds(NOTES.c.concepts, _quoted(each)) for each in sorted(wanted.concepts))))
     if wanted.file is not None:
-        # A path matches whole or by its last parts, whichever slashes either is written with.
-        path = wanted.file.replace("\\", "/").removeprefix("./")
-        written = (_quoted(path), f"/{_quoted(path.lstrip('/'))[1:]}")
+        # Whichever slashes either is written with.
+        written = _paths(wanted.file.replace("\\", "/"))
         columns = (func.replace(files, r"\\", "/") for files in (NOTES.c.files_read, NOTES.c.files_modified))
         of_note.append(or_(*(_holds(column, text) for column in columns for text in written)))
     return of_note
+
+
+def _paths(path: str) -> list[str]:
+    """What a list of files has of one that is this file: the path itself, or one that ends with it.
+
+    Or, where it is whole, the last parts of it: notes have many a path as seen from the project's folder.
+    """
+    parts = path.removeprefix("./").lstrip("/").split("/")
+    given = "/".join(parts)
+    written = [_quoted(given), f"/{_quoted(given)[1:]}"]
+    if path.startswith("/") or path[1:2] == ":":
+        written += [_quoted("/".join(parts[start:])) for start in range(1, len(parts))[-MOST_PARTS:]]
+    return written
 
 
 def _holds(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
