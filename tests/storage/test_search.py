@@ -1,6 +1,10 @@
 """Search through the real index, on both databases."""
 
+import dataclasses
+import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -93,6 +97,7 @@ async def test_a_file_is_found_by_the_end_of_its_path_however_it_is_written(data
         a_note("cache two", file="C:\\work\\tally\\src\\money.py"),
         a_note("cache three", file="src/money_test.py"),
         a_note("cache four", file="src/Übung_100%.py"),
+        a_note("cache five", file="lib/ledger.py"),
     )
     for file, expected in (
         ("money.py", {"cache one", "cache two"}),
@@ -101,6 +106,10 @@ async def test_a_file_is_found_by_the_end_of_its_path_however_it_is_written(data
         ("src\\money.py", {"cache one", "cache two"}),
         ("C:\\work\\tally\\src\\money.py", {"cache two"}),
         ("/home/kim/tally/src/Money.py", {"cache one"}),
+        ("/home/kim/tally/lib/ledger.py", {"cache five"}),
+        ("D:\\tally\\lib\\ledger.py", {"cache five"}),
+        ("tally/lib/ledger.py", set[str]()),
+        ("/home/kim/tally/other-lib/ledger.py", set[str]()),
         ("oney.py", set[str]()),
         ("src", set[str]()),
         ("Übung_100%.py", {"cache four"}),
@@ -162,6 +171,28 @@ async def counted(database: Database, scope: Scope, term: str) -> int:
         return search_index.count_notes_with(conn, scope, [name])[0].get(name, 0)
 
     return await database.read(work)
+
+
+async def test_words_of_deleted_notes_alone_are_not_kept_among_the_counts(database: Database) -> None:
+    scope = await new_scope(database)
+    notes = [a_note(f"cache {n} secretword") for n in range(search_index.MOST_UNCOUNTED)]
+    await store(database, scope, *notes)
+    await store(database, scope, a_note("cache stays"))
+
+    def words(conn: Connection) -> set[str]:
+        table = "search_vocabulary" if dialect.is_sqlite(conn) else "search_frequencies"
+        known = conn.exec_driver_sql(f"SELECT term FROM {table}").scalars()  # noqa: S608 - names of ours
+        return {term.partition(":")[2] for term in known}
+
+    assert "secretword" in await database.read(words)
+
+    def delete(conn: Connection) -> None:
+        for note in notes:
+            observations.delete_observation(conn, scope, note.id)
+
+    await database.tx(delete)
+    assert "secretword" not in await database.read(words)
+    assert await counted(database, scope, "cach") == 1
 
 
 async def test_counts_stay_true_while_notes_come_and_go_by_the_hundred(database: Database) -> None:
@@ -284,3 +315,78 @@ async def test_concepts_and_sessions_narrow_too(database: Database) -> None:
         (SearchFilter(session_id=session_id), ["cache two"]),
     ):
         assert await find(database, scope, "cache", wanted) == expected, wanted
+
+
+@dataclass(frozen=True)
+class Made:
+    """A note of many kinds, by what filters ask for."""
+
+    title: str
+    word: str
+    kind: ObservationKind
+    concept: str
+    file: str
+    platform: str
+    session: str
+    at: int
+    superseded: bool
+
+    def meets(self, wanted: SearchFilter, query: str) -> bool:
+        return (
+            (self.word in query.split() or query == "the")
+            and (not wanted.kinds or self.kind in wanted.kinds)
+            and (not wanted.concepts or self.concept in wanted.concepts)
+            and (wanted.file is None or f"/{self.file}".endswith(f"/{wanted.file}"))
+            and wanted.platform_source in {None, self.platform}
+            and wanted.session_id in {None, self.session}
+            and (wanted.since is None or self.at >= wanted.since)
+            and (wanted.until is None or self.at <= wanted.until)
+            and (wanted.superseded or not self.superseded)
+        )
+
+
+async def test_any_combination_of_filters_finds_exactly_what_meets_it(database: Database) -> None:
+    chance = random.Random(7)  # noqa: S311 - the same in every run
+    scope = await new_scope(database)
+    sessions_there = [
+        await open_session(database, scope, NewSession(new_id(), content_session_id=name, started_at=1))
+        for name in ("one", "two")
+    ]
+    kinds = [ObservationKind.BUGFIX, ObservationKind.DECISION, ObservationKind.CHANGE]
+    files = ["src/a/money.py", "lib/a/money.py", "src/b/50%_off.py"]
+    made = [
+        Made(
+            f"{word} {n}", word, chance.choice(kinds), chance.choice(["gotcha", "pattern"]), chance.choice(files),
+            chance.choice(["codex", "cursor"]), chance.choice(sessions_there), 1_000 + n, chance.random() < 0.2,
+        )
+        for n, word in enumerate(chance.choices(["cache", "parser", "数据"], k=60))
+    ]  # fmt: skip
+    notes = []
+    for each in made:
+        note = a_note(each.title, at=each.at, kind=each.kind, session=each.session, platform=each.platform)
+        draft = Draft(each.kind, each.title, concepts=(each.concept,), files_read=(each.file,))
+        notes.append(dataclasses.replace(note, draft=draft, content=each.title))
+    await store(database, scope, *notes)
+    replaced = [note.id for note, each in zip(notes, made, strict=True) if each.superseded]
+    by_id = next(note.id for note in notes if note.id not in replaced)
+    await database.tx(lambda conn: observations.supersede(conn, scope, replaced, by_id=by_id, now=1))
+
+    for _ in range(150):
+        since, until = sorted(chance.choices(range(1_000, 1_060), k=2))
+        given: dict[str, Any] = {
+            "kinds": frozenset(chance.sample(kinds, k=2)),
+            "concepts": frozenset({chance.choice(["gotcha", "pattern"])}),
+            "file": chance.choice(["money.py", "a/money.py", "src/a/money.py", "50%_off.py", "b/50__off.py"]),
+            "platform_source": chance.choice(["codex", "cursor", "windsurf"]),
+            "session_id": chance.choice(sessions_there),
+            "since": since,
+            "until": until,
+            "superseded": True,
+        }
+        wanted = SearchFilter(**{name: given[name] for name in chance.sample(sorted(given), k=chance.randrange(5))})
+        query = chance.choice(["cache", "cache parser", "数据", "the"])
+        found = await find(database, scope, query, wanted, limit=100)
+        assert len(set(found)) == len(found)
+        assert set(found) == {each.title for each in made if each.meets(wanted, query)}, (query, wanted)
+        superseded = [next(each for each in made if each.title == title).superseded for title in found]
+        assert superseded == sorted(superseded)

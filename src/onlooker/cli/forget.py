@@ -46,8 +46,8 @@ def forget(
 ) -> None:
     """Remove notes and the events that they were made from, for good.
 
-    They leave the tables, the search index, the database's file and its log, and importing the same again does not
-    bring them back. Without --yes nothing is changed.
+    They leave the tables and the search index, on SQLite also the file and its log (docs/forget.md has what Postgres
+    keeps), and importing the same again does not bring them back. Without --yes nothing is changed.
     """
     from onlooker.cli.local import open_local, run, scope_of
     from onlooker.host import now_ms

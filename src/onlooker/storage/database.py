@@ -81,7 +81,7 @@ class Database(Protocol):
         """Leave nothing of deleted rows in the file or its log. Raises `StorageUnavailable`.
 
         On SQLite the file is written anew, at some 200 MB a second, while writers wait. On Postgres it does nothing:
-        there the server cleans its pages and its log itself.
+        what that takes needs a superuser, and keeps readers waiting too (`docs/forget.md`).
         """
         ...
 

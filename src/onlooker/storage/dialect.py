@@ -14,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Dialect,
     FunctionElement,
@@ -131,7 +132,7 @@ class among(FunctionElement[Any]):  # noqa: N801 - it reads as SQL does
     type = NullType()
     inherit_cache = True
 
-    def __init__(self, column: Column[Any], name: str, kind: TypeDecorator[Any] | None = None) -> None:
+    def __init__(self, column: ColumnElement[Any], name: str, kind: TypeDecorator[Any] | None = None) -> None:
         super().__init__(column, bindparam(name, type_=kind or Texts()))
 
 

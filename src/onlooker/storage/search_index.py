@@ -308,6 +308,7 @@ _TAKE_FREQUENCIES = text(
           WHERE number = ANY(CAST(:numbers AS BIGINT[])) GROUP BY lexeme) AS gone
     WHERE search_frequencies.team_id = :team AND search_frequencies.project_id = :project
     AND search_frequencies.term = gone.lexeme
+    RETURNING search_frequencies.term, search_frequencies.notes
     """
 )
 
@@ -371,5 +372,10 @@ def _forget_counts(conn: Connection, scope: Scope, numbers: Sequence[int]) -> in
         ).scalars()
     )
     counted = sorted(set(numbers) - uncounted)
-    conn.execute(_TAKE_FREQUENCIES, {"project": scope.project_id, "team": scope.team_id, "numbers": counted})
+    given = {"project": scope.project_id, "team": scope.team_id, "numbers": counted}
+    # A word that no note has any more is not kept: it may be what was to be forgotten.
+    unused = [term for term, notes in conn.execute(_TAKE_FREQUENCIES, given) if notes <= 0]
+    if unused:
+        listed = (*belongs(FREQUENCIES, scope), dialect.among(FREQUENCIES.c.term, "of_terms"))
+        conn.execute(delete(FREQUENCIES).where(*listed), {"of_terms": unused})
     return len(counted)
