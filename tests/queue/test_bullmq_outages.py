@@ -15,7 +15,7 @@ import pytest_asyncio
 import redis
 
 from certificates import Authority, new_authority
-from cutting_proxy import cutting_proxy
+from cutting_proxy import Cut, cutting_proxy
 from onlooker.domain.errors import QueueUnavailable
 from onlooker.queue.bullmq import Address, BullmqQueue, link
 from onlooker.queue.contract import Claim, Lane, Message, Pending, QueueEngine
@@ -131,6 +131,45 @@ async def test_whatever_answer_is_lost_the_right_one_is_given(
             assert proxy.cuts == 1
             if call in {"confirm", "confirm_and_claim", "fail"}:
                 assert not await queue.confirm(claim)
+        await through.client.aclose()
+    await store.close()
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+async def test_a_lost_answer_to_many_who_asked_at_once_is_no_loss_to_any(
+    redis_of: Callable[[str], str], how: Cut
+) -> None:
+    store = BullmqStore(redis_of(FAMILIES[-1]))
+    with redis.Redis.from_url(store.url) as client:
+        place = client.connection_pool.connection_kwargs
+    lanes = [Lane.session(str(number)) for number in range(5)]
+    async with cutting_proxy(place["host"], place["port"], b"EVALSHA") as proxy:
+        through = BullmqStore(store.url.replace(f":{place['port']}", f":{proxy.port}"), store.prefix)
+        async with through.engine() as queue:
+            await queue.enqueue(lanes[0], message(1))
+            proxy.cut(how)
+            assert await asyncio.gather(*(queue.enqueue(lane, message(1)) for lane in lanes)) == [False, *[True] * 4]
+            await queue.enqueue_many([(lane, message(2)) for lane in lanes])
+
+            proxy.cut(how)
+            first = await asyncio.gather(*(queue.claim(wait_s=0) for _ in lanes))
+            claims = [claim for claim in first if claim is not None]
+            assert [(claim.lane, claim.message.id, claim.attempt) for claim in claims] == [
+                (lane, "1", 1) for lane in lanes
+            ]
+
+            proxy.cut(how)
+            told = await asyncio.gather(*(queue.confirm_and_claim(claim, wait_s=0) for claim in claims))
+            assert all(held for held, _ in told)
+            claims = [claim for _, claim in told if claim is not None]
+            assert [(claim.lane, claim.message.id, claim.attempt) for claim in claims] == [
+                (lane, "2", 1) for lane in lanes
+            ]
+
+            proxy.cut(how)
+            assert await asyncio.gather(*(queue.confirm(claim) for claim in claims)) == [True] * 5
+            assert proxy.cuts == 4
+            assert (await queue.depth()).pending == 0
         await through.client.aclose()
     await store.close()
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import redis
 
-from onlooker.domain.errors import InvalidInput
+from onlooker.domain.errors import InvalidInput, QueueUnavailable
 from onlooker.domain.jobs import KIND_LANES
 from onlooker.queue.bullmq import BullmqQueue
 from onlooker.queue.contract import RETENTION_MS, Claim, KindDepth, Lane, Message, QueueEngine
@@ -128,6 +128,64 @@ async def test_depth_costs_the_same_for_any_number_of_lanes(store: BullmqStore, 
         depth = await queue.depth()
     assert (depth.lanes, depth.sessions) == (lanes, KindDepth(waiting=lanes))
     assert counting.commands < 60
+
+
+def scripts_run(url: str) -> int:
+    with redis.Redis.from_url(url) as client:
+        return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def test_what_is_asked_at_once_shares_a_script(store: BullmqStore, queue: BullmqQueue) -> None:
+    lanes = [Lane.session(str(number)) for number in range(16)]
+    await queue.require_healthy()
+    asked = scripts_run(store.url)
+    assert all(await asyncio.gather(*(queue.enqueue(lane, Message("1", "event")) for lane in lanes)))
+    await queue.enqueue_many([(lane, Message("2", "event")) for lane in lanes])
+    claims = await asyncio.gather(*(queue.claim(wait_s=0) for _ in lanes))
+    assert [claim.lane for claim in claims if claim is not None] == lanes
+    told = await asyncio.gather(*(queue.confirm_and_claim(claim, wait_s=0) for claim in claims if claim is not None))
+    assert [(held, claim.lane) for held, claim in told if claim is not None] == [(True, lane) for lane in lanes]
+    assert all(await asyncio.gather(*(queue.confirm(claim) for _, claim in told if claim is not None)))
+    assert scripts_run(store.url) - asked == 9
+    assert (await queue.depth()).pending == 0
+
+
+async def test_what_is_wrong_with_one_lane_is_told_to_nobody_else(store: BullmqStore, queue: BullmqQueue) -> None:
+    names = ("first", "broken", "last")
+    await store.client.set(f"{store.prefix}:session.broken:wait", "no list")
+    told = await asyncio.gather(
+        *(queue.enqueue(Lane.session(name), Message("1", "event")) for name in names), return_exceptions=True
+    )
+    assert (told[0], told[2]) == (True, True)
+    assert isinstance(told[1], QueueUnavailable)
+    assert "WRONGTYPE" in str(told[1])
+
+    await store.client.delete(f"{store.prefix}:session.broken:wait", f"{store.prefix}:session.broken:1")
+    await queue.enqueue(Lane.session("broken"), Message("1", "event"))
+    claims = [await take(queue, Lane.session(name)) for name in names]
+    await queue.enqueue_many([(Lane.session(name), Message("2", "event")) for name in ("first", "last")])
+    await store.client.delete(f"{store.prefix}:session.broken:active")
+    await store.client.set(f"{store.prefix}:session.broken:active", "no list")
+    ended = await asyncio.gather(
+        *(queue.confirm_and_claim(claim, wait_s=0) for claim in claims), return_exceptions=True
+    )
+    assert isinstance(ended[1], QueueUnavailable)
+    assert [it[0] for it in ended if not isinstance(it, BaseException)] == [True, True]
+    following = [it[1] for it in ended if not isinstance(it, BaseException)]
+    assert {claim.lane.session_id for claim in following if claim is not None} == {"first", "last"}
+
+
+async def test_who_gives_up_among_those_who_asked_at_once_takes_nothing_with_it(queue: BullmqQueue) -> None:
+    for name in ("1", "2", "3"):
+        await queue.enqueue(Lane.session(name), Message(name, "event"))
+    asked = [asyncio.create_task(queue.claim(wait_s=0)) for _ in range(3)]
+    for _ in range(2):
+        await asyncio.sleep(0)  # they ask, and the call is sent
+    asked[0].cancel()
+    again = asyncio.create_task(queue.claim(wait_s=0))
+    told = await asyncio.gather(*asked, again, return_exceptions=True)
+    assert isinstance(told[0], asyncio.CancelledError)
+    assert sorted(each.message.id for each in told if isinstance(each, Claim)) == ["1", "2", "3"]
 
 
 async def test_nothing_is_kept_in_memory_for_a_session(queue: BullmqQueue) -> None:

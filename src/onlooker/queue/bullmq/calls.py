@@ -3,14 +3,15 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onlooker.domain.errors import QueueUnavailable
 from onlooker.queue.bullmq import names
 from onlooker.queue.bullmq.address import Address
-from onlooker.queue.bullmq.link import Attempt, Command, Link, Wire
+from onlooker.queue.bullmq.joint import JointCalls
+from onlooker.queue.bullmq.link import Answer, Argument, Attempt, Command, Link, Refused, Wire
 from onlooker.queue.bullmq.scripts import Script, scripts
 from onlooker.queue.contract import Claim, KindDepth, Lane, Message, Pending, QueueDepth
 
@@ -19,32 +20,39 @@ SESSIONS = ""
 """The name of all session lanes together among the depths."""
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
-    """One message to enqueue, as it is written on the wire."""
-
-    lane: str
-    fields: tuple[str | int, ...]
-
-    @classmethod
-    def of(cls, lane: Lane, message: Message, *, delay_ms: int, replace: bool, opts: str) -> "Put":
-        """Raises `InvalidInput` for a lane that cannot be written."""
-        fields = (
-            names.job_id(message.id),
-            message.type,
-            names.job_data(message),
-            opts,
-            message.tool_name or "",
-            names.job_flags(message),
-            max(0, int(delay_ms)),
-            int(replace),
-        )
-        return cls(names.lane_name(lane), fields)
+Put = tuple[Argument, ...]
+"""One message to enqueue, as it is written on the wire, its lane first."""
 
 
-@dataclass(frozen=True, slots=True)
+def put(lane: Lane, message: Message, *, delay_ms: int, replace: bool, opts: str) -> Put:
+    """Raises `InvalidInput` for a lane that cannot be written."""
+    return (
+        names.lane_name(lane),
+        names.job_id(message.id),
+        message.type,
+        names.job_data(message),
+        opts,
+        message.tool_name or "",
+        names.job_flags(message),
+        max(0, int(delay_ms)),
+        int(replace),
+    )
+
+
+# What is made for each call is not frozen: that takes five times as long to make.
+
+
+@dataclass(slots=True, eq=False)
+class Ending:
+    """A claim that is to be finished. By its nonce the same call is known when it is asked again."""
+
+    claim: Claim
+    nonce: str
+
+
+@dataclass(slots=True, eq=False)
 class Want:
-    """How many claims: of these lanes (their wire names), or of any.
+    """How many claims: of these lanes (their wire names), or of any; before that, what is confirmed.
 
     `wait_ms` says for how long the caller will wait for these lanes if it finds nothing, `notice` which shared lanes
     others may have added to.
@@ -52,18 +60,51 @@ class Want:
 
     count: int
     lanes: tuple[str, ...] | None = None
+    confirming: Sequence[Ending] = ()
     wait_ms: int = 0
     notice: tuple[str, ...] = ()
     look: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Taken:
-    """What a claim brought. `next_ms`: when there may be more; None where nobody looked or nothing is known to come."""
+    """What a claim brought. `next_ms`: when there may be more; None where nobody looked or nothing is known to come.
+
+    `confirmed` has for each that was to be confirmed whether it was held, or why Redis would not say.
+    """
 
     claims: list[Claim]
-    next_ms: int | None
-    confirmed: bool = False
+    next_ms: int | None = None
+    confirmed: Sequence[bool | QueueUnavailable] = ()
+
+
+@dataclass(slots=True, eq=False)
+class _Taking:
+    """A claim under way: what is sent, what the answer means."""
+
+    calls: "Calls"
+    want: Want
+    token: str
+    answer: Answer
+    was_sent: bool = False
+
+    def ask(self, attempt: Attempt) -> Command:
+        self.was_sent = True
+        return self.calls.claiming(self.want, self.token, attempt)
+
+    def done(self) -> bool:
+        return False  # What it brings is put back where nobody waits for it any more.
+
+    def set_result(self, told: Any) -> None:
+        confirmed, claims, next_ms = told
+        link = self.calls.link
+        held = [link.unavailable(str(its)) if isinstance(its, Refused) else bool(its) for its in confirmed]
+        self.answer.set_result(Taken(list(map(_claim, claims)), None if next_ms < 0 else next_ms, held))
+
+    def set_exception(self, error: Exception) -> None:
+        if self.was_sent:
+            self.calls.abandon([f"{self.token}."])
+        self.answer.set_exception(error)
 
 
 class Calls:
@@ -89,6 +130,8 @@ class Calls:
         self._salt = secrets.token_hex(6)
         self._count = itertools.count(1)
         self._abandoned: list[str] = []
+        self._enqueues = JointCalls(self.link, self._command(scripts().enqueue, retention_ms))
+        self._ends = JointCalls(self.link, self._command(scripts().finish, retention_ms))
         self.has_claimed = False
 
     async def _prepare(self, wire: Wire) -> None:
@@ -99,10 +142,10 @@ class Calls:
         await asyncio.gather(*(wire.ask(("SCRIPT", "LOAD", script.text)) for script in missing))
         await wire.ask(self._command(scripts().open, self._holder, wire.number, secrets.token_hex(8), *self._kinds))
 
-    def _command(self, script: Script, *arguments: bytes | str | int) -> Command:
+    def _command(self, script: Script, *arguments: Argument) -> Command:
         return ("EVALSHA", script.sha, 1, self._key, *arguments)
 
-    async def _run(self, script: Script, *arguments: bytes | str | int) -> Any:
+    async def _run(self, script: Script, *arguments: Argument) -> Any:
         command = self._command(script, *arguments)
         return await self.link.call(lambda _attempt: command)
 
@@ -110,67 +153,60 @@ class Calls:
         """What no other call has."""
         return f"{self._salt}{next(self._count):x}"
 
-    async def enqueue(self, puts: Sequence[Put]) -> list[int]:
-        """1 for each that was put."""
-        nonce = self.nonce()
-        arguments: list[str | int] = [self._retention_ms]
-        for number, put in enumerate(puts):
-            arguments += (put.lane, *put.fields, f"{nonce}.{number:x}")
-        told: list[int] = await self._run(scripts().enqueue, *arguments)
-        return told
+    def enqueue(self, put: Put) -> Awaitable[int]:
+        """1 when it was put."""
+        return self._enqueues.ask((*put, self.nonce()))
 
-    async def claim(self, want: Want, confirming: Claim | None = None) -> Taken:
-        """Up to `want.count` claims, after `confirming` was confirmed, if it was held.
+    async def enqueue_many(self, puts: Sequence[Put]) -> int:
+        """How many were put: all in one call, in order."""
+        return sum(await self._enqueues.ask_many((*put, self.nonce()) for put in puts))
 
-        When the answer never came and the claims may have been made, they are put back as soon as Redis is there.
+    def ending(self, claim: Claim) -> Ending:
+        """For `Want.confirming`."""
+        return Ending(claim, self.nonce())
+
+    def claim(self, want: Want, answer: Answer) -> None:
+        """Up to `want.count` claims, after what is to be confirmed was, where it was held: `Taken` for who waits.
+
+        When the answer never came and the claims may have been made, they are put back before the next are.
         """
         if self._abandoned:
-            await self._put_back_abandoned()
-        token = f"{TOKEN}{self.nonce()}"
-        lanes: tuple[int | str, ...] = (-1,) if want.lanes is None else (len(want.lanes), *want.lanes)
-        script = scripts().claim
-        before: tuple[str | int, ...] = ()
-        if confirming is not None:
-            script, before = scripts().confirm_and_claim, (*_held(confirming), self.nonce(), self._retention_ms)
+            self._put_back_abandoned()
+        taking = _Taking(self, want, f"{TOKEN}{self.nonce()}", answer)
+        self.has_claimed |= want.count > 0
+        self.link.send(taking.ask, taking)
 
-        was_sent = False
+    def claiming(self, want: Want, token: str, attempt: Attempt) -> Command:
+        """What is sent for a claim."""
+        ends: list[Argument] = [len(want.confirming)]
+        for ending in want.confirming:
+            ends += (*_held(ending.claim), ending.nonce)
+        lanes: Command = (-1,) if want.lanes is None else (len(want.lanes), *want.lanes)
+        return self._command(
+            scripts().claim,
+            self._retention_ms,
+            *ends,
+            *(token, self._lease_ms, self._holder, want.count, int(attempt.is_retry), int(want.look)),
+            *(attempt.connection, want.wait_ms),
+            *lanes,
+            *want.notice,
+        )
 
-        def ask(attempt: Attempt) -> Command:
-            nonlocal was_sent
-            was_sent = True
-            return self._command(
-                script,
-                *before,
-                *(token, self._lease_ms, self._holder, want.count, int(attempt.is_retry), int(want.look)),
-                *(attempt.connection, want.wait_ms),
-                *lanes,
-                *want.notice,
-            )
+    def abandon(self, tokens: Sequence[str]) -> None:
+        """Claims by tokens that begin so may have been made, and nobody was told."""
+        self._abandoned += tokens
 
-        try:
-            told = await self.link.call(ask)
-        except QueueUnavailable:
-            if was_sent:
-                self._abandoned.append(f"{token}.")
-                self.has_claimed = True
-            raise
-        confirmed = bool(told[0]) if confirming is not None else False
-        claims, next_ms = told[-2:]
-        self.has_claimed |= bool(claims)
-        return Taken([_claim(found) for found in claims], None if next_ms < 0 else next_ms, confirmed)
-
-    async def _put_back_abandoned(self) -> None:
+    def _put_back_abandoned(self) -> None:
         abandoned, self._abandoned = self._abandoned, []
-        try:
-            await self.release_held(abandoned)
-        except QueueUnavailable:
-            self._abandoned += abandoned
-            raise
+        command = self._command(scripts().release_held, self.nonce(), *abandoned)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda told: self.abandon(abandoned) if told.exception() else None)
+        self.link.send(lambda _attempt: command, answer)
 
     async def finish(self, claim: Claim, reason: str | None) -> bool:
         """Confirm or, with a reason, dead-letter."""
         told = "" if reason is None else f"-{reason}"
-        return bool(await self._run(scripts().finish, *_held(claim), self.nonce(), told, self._retention_ms))
+        return bool(await self._ends.ask((*_held(claim), self.nonce(), told)))
 
     async def release(self, claim: Claim, delay_ms: int) -> bool:
         """Put back."""

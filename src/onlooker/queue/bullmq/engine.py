@@ -9,7 +9,7 @@ from onlooker.domain.errors import ClaimLost, QueueUnavailable
 from onlooker.domain.jobs import FIRST_DELAY_MS, MAX_ATTEMPTS
 from onlooker.host import ProcessIdentity
 from onlooker.queue.bullmq.address import Address
-from onlooker.queue.bullmq.calls import Calls, Put
+from onlooker.queue.bullmq.calls import Calls, Put, put
 from onlooker.queue.bullmq.waiters import Waiters
 from onlooker.queue.contract import (
     LEASE_MS,
@@ -85,33 +85,32 @@ class BullmqQueue:
         self, lane: Lane, message: Message, *, delay_ms: int = NOW, replace_finished: bool = False
     ) -> bool:
         """See `QueueEngine.enqueue`."""
-        put = self._put(lane, message, delay_ms, replace=replace_finished)
-        [told] = await self._calls.enqueue([put])
+        told = await self._calls.enqueue(self._put(lane, message, delay_ms, replace=replace_finished))
         if delay_ms > NOW:
             self._waiters.expect(delay_ms)
         return bool(told)
 
     async def enqueue_many(self, entries: Sequence[tuple[Lane, Message]], *, replace_finished: bool = False) -> int:
-        """See `QueueEngine.enqueue_many`. A portion is all there or not at all, the whole is not."""
+        """See `QueueEngine.enqueue_many`. A portion is one script, the whole is not."""
         puts = [self._put(lane, message, NOW, replace=replace_finished) for lane, message in entries]
         count = 0
         for at in range(0, len(puts), PORTION):
-            count += sum(await self._calls.enqueue(puts[at : at + PORTION]))
+            count += await self._calls.enqueue_many(puts[at : at + PORTION])
         return count
 
     async def claim(self, *, wait_s: float, lanes: Sequence[Lane] | None = None) -> Claim | None:
         """See `QueueEngine.claim`."""
-        taken = await self._waiters.claim(1, lanes, wait_s=wait_s)
-        return taken.claims[0] if taken.claims else None
+        claims, _ = await self._waiters.claim(1, lanes, wait_s=wait_s)
+        return claims[0] if claims else None
 
     async def claim_many(self, count: int, *, wait_s: float) -> list[Claim]:
         """See `QueueEngine.claim_many`."""
         claims: list[Claim] = []
         while len(claims) < count:
-            taken = await self._waiters.claim(count - len(claims), None, wait_s=0 if claims else wait_s)
-            if not taken.claims:
+            more, _ = await self._waiters.claim(count - len(claims), None, wait_s=0 if claims else wait_s)
+            if not more:
                 break
-            claims += taken.claims
+            claims += more
         return claims
 
     def messages(
@@ -138,8 +137,8 @@ class BullmqQueue:
 
     async def confirm_and_claim(self, claim: Claim, *, wait_s: float) -> tuple[bool, Claim | None]:
         """See `QueueEngine.confirm_and_claim`: one script."""
-        taken = await self._waiters.claim(1, None, wait_s=wait_s, confirming=claim)
-        return taken.confirmed, taken.claims[0] if taken.claims else None
+        claims, confirmed = await self._waiters.claim(1, None, wait_s=wait_s, confirming=claim)
+        return confirmed, claims[0] if claims else None
 
     async def fail(self, claim: Claim, reason: str) -> bool:
         """See `QueueEngine.fail`."""
@@ -222,7 +221,7 @@ class BullmqQueue:
     def _put(self, lane: Lane, message: Message, delay_ms: int, *, replace: bool) -> Put:
         require_storable(lane, message)
         opts = self._plain_options if delay_ms <= NOW else json.dumps({**self._options, "delay": delay_ms})
-        return Put.of(lane, message, delay_ms=delay_ms, replace=replace, opts=opts)
+        return put(lane, message, delay_ms=delay_ms, replace=replace, opts=opts)
 
 
 def _is_known_dead(holder: str) -> bool:

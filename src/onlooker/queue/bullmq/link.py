@@ -31,10 +31,11 @@ RETRY_EVERY_S = 0.1
 QUICK_FAILURE_S = 1.0
 """What fails sooner was a dead connection, and is tried once more."""
 
-Command = tuple[bytes | str | int, ...]
+Argument = bytes | str | int
+Command = tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One time that a call is sent: on which connection of its process, counted from 1, and whether it is again."""
 
@@ -80,6 +81,11 @@ class Refused(Exception):
     def __init__(self, told: str) -> None:
         super().__init__(told)
         self.code = told.partition(" ")[0]
+
+
+def was_refused(error: Exception) -> bool:
+    """Whether this `QueueUnavailable` is the answer of a Redis that is there, and would give it again."""
+    return isinstance(error.__cause__, Refused)
 
 
 class Wire(asyncio.Protocol):

@@ -61,7 +61,7 @@ def job_flags(message: Message) -> str:
 
 def message_of(told: Sequence[bytes]) -> Message:
     """The message of a job: its wire id, name, data, tool and flags."""
-    wire_id, name, data, tool, flags = (part.decode() for part in told)
+    wire_id, name, data, tool, flags = map(bytes.decode, told)
     return Message(
         id=message_id(wire_id),
         type=name,
@@ -71,7 +71,7 @@ def message_of(told: Sequence[bytes]) -> Message:
 
 
 def _encoded(text: str) -> str:
-    if text.isascii() and text.replace("_", "").replace("-", "").replace(".", "").isalnum():
+    if "%" not in text and ":" not in text:
         return text
     # Only what has a meaning on the wire is encoded, so that names in other alphabets stay readable.
     return "".join(part if part not in "%:" else quote(part, safe="") for part in text)

@@ -1,14 +1,15 @@
 """Callers who want claims, and what wakes them.
 
-Who finds nothing stays here. One connection per process blocks on the markers that Redis is given when something
-becomes ready, whatever the number of sessions; a timer looks when the next thing comes due, and every `look_ms` in any
-case, for the marker that a process took which then died is gone.
+Who comes in the same turn of the event loop asks in the same call. Who finds nothing stays here. One connection per
+process blocks on the markers that Redis is given when something becomes ready, whatever the number of sessions; a timer
+looks when the next thing comes due, and every `look_ms` in any case, for the marker that a process took which then died
+is gone.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,8 +17,9 @@ from typing import Any, TypeVar
 from onlooker.domain.errors import QueueUnavailable
 from onlooker.queue.bullmq import names
 from onlooker.queue.bullmq.address import Address
-from onlooker.queue.bullmq.calls import Calls, Taken, Want
-from onlooker.queue.bullmq.link import ConnectionLost, Link, NotConnected, Refused, Wire
+from onlooker.queue.bullmq.calls import Calls, Ending, Taken, Want
+from onlooker.queue.bullmq.joint import Gathering
+from onlooker.queue.bullmq.link import ConnectionLost, Link, NotConnected, Refused, Wire, was_refused
 from onlooker.queue.contract import Claim, Lane
 
 T = TypeVar("T")
@@ -43,11 +45,41 @@ UNBLOCK_EVERY_S = 0.01
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """One caller who wants claims: of any lane, or of these (their names on the wire)."""
+    """One caller who wants claims until then: of any lane, or of these (their names on the wire).
+
+    `answer` has the claims, and whether what was to be confirmed first was held.
+    """
 
     count: int
     lanes: tuple[str, ...] | None
-    answer: asyncio.Future[list[Claim]]
+    until: float
+    confirming: Ending | None
+    answer: asyncio.Future[tuple[list[Claim], bool]]
+    confirmed: bool = False
+    round: "_Round | None" = None
+    alarm: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Round:
+    """One call: for several callers of any lane, for one of certain lanes, or for nobody. It is told its answer."""
+
+    owner: "Waiters"
+    waiters: list[_Waiter]
+    want: Want
+    began_at: float
+    ended: asyncio.Future[None]
+    brought: int = 0
+    failure: Exception | None = None
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, taken: Taken) -> None:
+        self.owner.take(self, taken)
+
+    def set_exception(self, error: Exception) -> None:
+        self.owner.give_up(self, error)
 
 
 class Waiters:
@@ -59,6 +91,8 @@ class Waiters:
         self._look_s = look_ms / 1000
         self._markers = Link(address, self._prepare)
         self._client_id = 0
+        self._arriving: Gathering[_Waiter] = Gathering(self._arrive)
+        self._rounds: set[_Round] = set()
         self._waiters: dict[_Waiter, None] = {}
         self._listening: asyncio.Task[None] | None = None
         self._blocked_on: tuple[str, ...] | None = None
@@ -68,87 +102,153 @@ class Waiters:
         self._look_at = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._returning: set[asyncio.Task[None]] = set()
+        self._returning: set[asyncio.Future[None]] = set()
         self.closed = False
 
     async def claim(
         self, count: int, lanes: Sequence[Lane] | None, *, wait_s: float, confirming: Claim | None = None
-    ) -> Taken:
-        """Up to `count` claims, or none after `wait_s`. A caller that is cancelled gets none: they are put back."""
+    ) -> tuple[list[Claim], bool]:
+        """Up to `count` claims, or none after `wait_s`; whether `confirming` was held.
+
+        A caller that is cancelled gets none: they are put back.
+        """
+        if self._returning:
+            await asyncio.wait(self._returning)
         if self.closed:
             raise self._calls.link.unavailable("it is closed")
         wanted = None if lanes is None else tuple(map(names.lane_name, lanes))
         loop = asyncio.get_running_loop()
-        until = loop.time() + wait_s
-        if self._returning:
-            await asyncio.wait(self._returning)
-        taken = await self._kept(self._take(count, wanted, waits=wait_s > 0, confirming=confirming))
-        if taken.claims or wait_s <= 0:
-            return taken
-        if self.closed:
-            raise self._calls.link.unavailable("it is closed")
-        waiter = _Waiter(count, wanted, loop.create_future())
-        alarm = loop.call_at(until, self._answer, waiter, [])
-        self._waiters[waiter] = None
-        self._listen()
+        ending = None if confirming is None else self._calls.ending(confirming)
+        waiter = _Waiter(count, wanted, loop.time() + wait_s, ending, loop.create_future())
+        if wanted is None:
+            self._arriving.add(waiter)
+        else:
+            self._ask([waiter])
         try:
-            claims = await waiter.answer
+            return await waiter.answer
         except asyncio.CancelledError:
             if not waiter.answer.cancelled() and waiter.answer.exception() is None:
-                self._put_back(waiter.answer.result())
+                self._put_back(waiter.answer.result()[0])
+            elif waiter.round is not None:
+                self._note_returning(waiter.round.ended)
             raise
         finally:
             self._waiters.pop(waiter, None)
-            alarm.cancel()
-        return Taken(claims, None, taken.confirmed)
+            if waiter.alarm is not None:
+                waiter.alarm.cancel()
 
-    async def _take(
-        self, count: int, lanes: tuple[str, ...] | None, *, waits: bool, confirming: Claim | None = None
-    ) -> Taken:
-        notices, self._notices = tuple(self._notices), set()
+    def _arrive(self, waiters: list[_Waiter]) -> None:
+        if self.closed:
+            self._fail(waiters, self._calls.link.unavailable("it is closed"))
+        else:
+            self._ask(waiters)
+
+    def _ask(self, waiters: list[_Waiter]) -> _Round:
+        """Send one call for these callers."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        here = [waiter for waiter in waiters if not waiter.answer.done()]
+        lanes = here[0].lanes if here else None
+        waits = lanes is not None and here[0].until > now
+        notices = tuple(self._notices)
+        self._notices.clear()
+        want = Want(
+            count=min(sum(waiter.count for waiter in here), LARGEST_BATCH),
+            lanes=lanes,
+            confirming=[waiter.confirming for waiter in here if waiter.confirming is not None],
+            wait_ms=WAITED_MS if waits else 0,
+            notice=notices,
+            look=now >= self._look_at,
+        )
+        asked = _Round(self, here, want, now, loop.create_future())
+        for waiter in here:
+            waiter.round = asked
+        self._rounds.add(asked)
+        self._calls.claim(want, asked)
+        return asked
+
+    def take(self, asked: _Round, taken: Taken) -> None:
+        """Share out what a call has brought; who got nothing stays as long as they wait."""
+        if asked.ended.done():
+            return  # It was closed meanwhile, and whatever it holds is released.
+        self._arriving.answered(len(asked.waiters))
         now = asyncio.get_running_loop().time()
-        look = now >= self._look_at
-        want = Want(min(count, LARGEST_BATCH), lanes, WAITED_MS if waits and lanes else 0, notices, look)
-        try:
-            taken = await self._calls.claim(want, confirming)
-        except QueueUnavailable:
-            self._notices.update(notices)
-            raise
-        if look:
-            self._look_at = now + self._look_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads processes
+        if asked.want.look:
+            self._look_at = asked.began_at + self._look_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads processes
         if taken.next_ms is not None:
-            soon = asyncio.get_running_loop().time() + max(SHORTEST_WAIT_S, taken.next_ms / 1000)
-            self._look_at = min(self._look_at, soon)
+            self._look_at = min(self._look_at, now + max(SHORTEST_WAIT_S, taken.next_ms / 1000))
+        asked.brought = len(taken.claims)
+        waiters = self._tell_confirmed(asked.waiters, taken.confirmed)
+        self._share(taken.claims, waiters)
+        for waiter in waiters[asked.brought :]:
+            if waiter.until > now:
+                self._stay(waiter)
+            else:
+                self._answer(waiter, [])
         self._set_alarm()
-        return taken
+        self._end(asked)
+
+    def _tell_confirmed(self, waiters: list[_Waiter], told: Sequence[bool | QueueUnavailable]) -> list[_Waiter]:
+        """Those who have no error to hear."""
+        confirmed, rest = iter(told), []
+        for waiter in waiters:
+            its = False if waiter.confirming is None else next(confirmed)
+            if isinstance(its, QueueUnavailable):
+                self._fail([waiter], its)
+                continue
+            waiter.confirmed |= its
+            waiter.confirming = None
+            rest.append(waiter)
+        return rest
+
+    def give_up(self, asked: _Round, error: Exception) -> None:
+        """A call has failed; where Redis refused it, what is wrong may be with one of those who asked together."""
+        self._notices.update(asked.want.notice)
+        if len(asked.waiters) > 1 and was_refused(error):
+            for waiter in asked.waiters:
+                self._arrive([waiter])
+        else:
+            asked.failure = error
+            self._fail(asked.waiters, error)
+        self._end(asked)
+
+    def _end(self, asked: _Round) -> None:
+        self._rounds.discard(asked)
+        for waiter in asked.waiters:
+            # Else the two would hold each other until Python looks for such garbage, which is not cheap.
+            if waiter.round is asked:
+                waiter.round = None
+        if not asked.ended.done():
+            asked.ended.set_result(None)
+
+    def _stay(self, waiter: _Waiter) -> None:
+        """Have a caller wait who found nothing."""
+        if waiter.answer.done() or waiter in self._waiters:
+            return
+        if self.closed:
+            self._fail([waiter], self._calls.link.unavailable("it is closed"))
+            return
+        self._waiters[waiter] = None
+        waiter.alarm = asyncio.get_running_loop().call_at(waiter.until, self._answer, waiter, [])
+        self._listen()
 
     def expect(self, delay_ms: int) -> None:
         """Something was delayed by this process: look when it comes due."""
         self._look_at = min(self._look_at, asyncio.get_running_loop().time() + delay_ms / 1000)
         self._set_alarm()
 
-    async def _kept(self, taking: Coroutine[Any, Any, Taken]) -> Taken:
-        """Await it; if the caller is cancelled meanwhile, what it brings is put back."""
-        task = self._start(taking)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise self._calls.link.unavailable("it is closed") from None
-            self._put_back(task)
-            raise
-
-    def _put_back(self, brought: Sequence[Claim] | asyncio.Task[Taken]) -> None:
+    def _put_back(self, claims: Sequence[Claim]) -> None:
         """Release claims that nobody is there for any more, before anything else is claimed here."""
-        if brought:
-            returning = self._start(self._return(brought))
-            self._returning.add(returning)
-            returning.add_done_callback(self._returning.discard)
+        if claims:
+            self._note_returning(self._start(self._return(claims)))
 
-    async def _return(self, brought: Sequence[Claim] | asyncio.Task[Taken]) -> None:
-        # Where it fails, the claims' leases end, and calls that brought nothing have told nobody anything.
+    def _note_returning(self, work: asyncio.Future[None]) -> None:
+        self._returning.add(work)
+        work.add_done_callback(self._returning.discard)
+
+    async def _return(self, claims: Sequence[Claim]) -> None:
+        # Where it fails, the claims' leases end.
         with contextlib.suppress(QueueUnavailable):
-            claims = (await brought).claims if isinstance(brought, asyncio.Task) else brought
             await asyncio.gather(*(self._calls.release(claim, 0) for claim in claims))
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -162,12 +262,11 @@ class Waiters:
         if waiter.answer.done():
             self._put_back(claims)
         else:
-            waiter.answer.set_result(claims)
+            waiter.answer.set_result((claims, waiter.confirmed))
 
-    def _fail(self, error: Exception) -> None:
-        """Tell all who wait."""
-        for waiter in list(self._waiters):
-            del self._waiters[waiter]
+    def _fail(self, waiters: Iterable[_Waiter], error: Exception) -> None:
+        for waiter in list(waiters):
+            self._waiters.pop(waiter, None)
             if not waiter.answer.done():
                 waiter.answer.set_exception(error)
 
@@ -183,7 +282,7 @@ class Waiters:
                 self._was_woken = False
                 await self._serve_once()
         except QueueUnavailable as error:
-            self._fail(error)
+            self._fail(self._waiters, error)
         finally:
             self._serving = None
             self._set_alarm()
@@ -195,22 +294,26 @@ class Waiters:
         """
         anything = [waiter for waiter in self._waiters if waiter.lanes is None]
         if anything or self._notices or not self._waiters:
-            wanted = min(sum(waiter.count for waiter in anything), LARGEST_BATCH)
-            taken = await self._take(wanted, None, waits=False)
-            self._share(taken.claims, anything)
+            asked = await self._asked(anything)
             # There may be more than one call may bring.
-            self._was_woken |= len(taken.claims) == wanted > 0 and bool(self._waiters)
-        certain = [waiter for waiter in self._waiters if waiter.lanes is not None]
-        for waiter in certain:
-            taken = await self._take(waiter.count, waiter.lanes, waits=True)
-            if taken.claims:
-                self._answer(waiter, taken.claims)
+            self._was_woken |= asked.brought == asked.want.count > 0 and bool(self._waiters)
+        for waiter in [waiter for waiter in self._waiters if waiter.lanes is not None]:
+            await self._asked([waiter])
+
+    async def _asked(self, waiters: list[_Waiter]) -> _Round:
+        """A call that has been answered. Raises `QueueUnavailable`."""
+        asked = self._ask(waiters)
+        await asyncio.wait({asked.ended})
+        if asked.failure is not None:
+            raise asked.failure
+        return asked
 
     def _share(self, claims: list[Claim], waiters: list[_Waiter]) -> None:
-        """One for each in the order in which they came, the rest to those who want more."""
+        """One for each in the order in which they came, the rest to those who want more. What is left goes back."""
         rest = iter(claims[len(waiters) :])
         for waiter, first in zip(waiters, claims, strict=False):
             self._answer(waiter, [first, *islice(rest, waiter.count - 1)])
+        self._put_back(list(rest))
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
@@ -265,7 +368,7 @@ class Waiters:
             # Somebody ended this connection, or Redis is gone: the next attempt tells.
             return
         except (NotConnected, Refused) as error:
-            self._fail(self._markers.unavailable(str(error)))
+            self._fail(self._waiters, self._markers.unavailable(str(error)))
             return
         finally:
             self._blocked_on = None
@@ -284,11 +387,16 @@ class Waiters:
     async def close(self) -> None:
         """Send those who wait away, and return when nothing runs any more. A second call does nothing."""
         self.closed = True
-        self._fail(self._calls.link.unavailable("it is closed"))
+        closed = self._calls.link.unavailable("it is closed")
+        self._fail(self._waiters, closed)
         self._set_alarm()
         await self._markers.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=END_WITHIN_S)
+        under_way = [*self._tasks, *(asked.ended for asked in self._rounds)]
+        if under_way:
+            await asyncio.wait(under_way, timeout=END_WITHIN_S)
+        for asked in list(self._rounds):
+            self._fail(asked.waiters, closed)
+            self._end(asked)
         while self._tasks:
             for task in self._tasks:
                 task.cancel()

@@ -91,6 +91,13 @@ local function refresh(q, k, is_idle)
   return true
 end
 
+-- Do one of the things that a script was asked for. What goes wrong with it is told in its place, and to nobody else.
+local function try(act, ...)
+  local is_done, told = pcall(act, ...)
+  if is_done or type(told) == 'table' then return told end
+  return { err = told }
+end
+
 -- What a script returns, once the marker is set for what it has made ready.
 local function done(told)
   if is_news then call('ZADD', P .. 'wake', 0, '0') end

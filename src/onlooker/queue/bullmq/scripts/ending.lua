@@ -3,14 +3,16 @@ local function ended_by(k, id, token, nonce)
   return call('HGET', k .. id, 'ol_end') == token .. '|' .. nonce
 end
 
--- Take the message out of its holder's hands where the token is right. Nothing here is ever refused, and so nothing
--- that follows it in a script is, however full the store is.
-local function take_from(q, k, id, token)
-  local lock = k .. id .. ':lock'
+-- Take the message out of its holder's hands where the token is right, and drop its hash with the lock where `drops`.
+-- Nothing here is ever refused, and so nothing that follows it in a script is, however full the store is.
+local function take_from(q, k, id, token, drops)
+  local job = k .. id
+  local lock = job .. ':lock'
   if token == '' or call('GET', lock) ~= token then return false end
-  call('DEL', lock)
   call('ZREM', P .. 'leases', q .. ':' .. id)
-  return call('LREM', k .. 'active', -1, id) == 1
+  local was_active = call('LREM', k .. 'active', -1, id) == 1
+  if was_active and drops then call('DEL', lock, job) else call('DEL', lock) end
+  return was_active
 end
 
 -- A message of a session's lane is finished.
@@ -26,25 +28,21 @@ local function one_less(q, k)
   end
 end
 
--- What stays of a session's confirmed message: what refuses its id and answers the call again. It is written anew, for
--- a hash that was large takes more room than one that was always small.
-local function leave_tombstone(job, ended)
-  local kept = call('HMGET', job, 'name', 'ol_nonce')
-  if kept[1] then
-    call('DEL', job)
-    call('HSET', job, 'name', kept[1], 'ol_nonce', kept[2] or '', 'finishedOn', now, 'ol_end', ended)
-  else
-    call('HSET', job, 'finishedOn', now, 'ol_end', ended)
-  end
-end
-
 -- Confirm or, with a reason, dead-letter. The job's hash stays for the retention and keeps its id from being reused.
 local function finish(token, q, id, nonce, reason, retention)
   local k = P .. q .. ':'
-  if not take_from(q, k, id, token) then return ended_by(k, id, token, nonce) and 1 or 0 end
   local job, ended, failed, is_session = k .. id, token .. '|' .. nonce, reason ~= '', exclusive(q)
-  if is_session and not failed then
-    leave_tombstone(job, ended)
+  local leaves_tombstone = is_session and not failed
+  local kept = leaves_tombstone and call('HMGET', job, 'name', 'ol_nonce')
+  if not take_from(q, k, id, token, leaves_tombstone) then return ended_by(k, id, token, nonce) and 1 or 0 end
+  if leaves_tombstone then
+    -- What refuses the id and answers the call again. It is written anew, for a hash that was large takes more room
+    -- than one that was always small.
+    if kept[1] then
+      call('HSET', job, 'name', kept[1], 'ol_nonce', kept[2] or '', 'finishedOn', now, 'ol_end', ended)
+    else
+      call('HSET', job, 'finishedOn', now, 'ol_end', ended)
+    end
   else
     call('HSET', job, 'finishedOn', now, 'ol_end', ended, failed and 'failedReason' or 'returnvalue',
       failed and string.sub(reason, 2) or 'null')

@@ -1,5 +1,5 @@
 -- ARGV: retention, then for each message: lane, id, name, data, opts, tool, flags, delay, replace, nonce.
--- Returns for each 1 when it was put by this call (or by a lost one with the same nonce), else 0.
+-- Returns for each 1 when it was put by this call (or by a lost one with the same nonce), else 0, or an error.
 local STRIDE = 10
 
 -- Enqueue an id that is known. 1 or 0 as above; nil: it is finished and was dropped, the message is to be put.
@@ -67,6 +67,9 @@ local function push(k, id)
   return call('LLEN', k .. 'paused')
 end
 
+local last_place
+local opened = 0 -- messages of sessions that are new
+
 local function enqueue(at)
   local q, id, name = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local delay, nonce = tonumber(ARGV[at + 7]), ARGV[at + 9]
@@ -78,14 +81,20 @@ local function enqueue(at)
     local told = meet_known(q, k, id, now + delay, known[3], ARGV[at + 8] ~= '0')
     if told then return told end
   end
-  local place = call('INCR', P .. 'seq')
+  -- The first that needs a place takes those of all that follow it too.
+  local place = last_place and last_place + 1
+  if not place then
+    local left = (#ARGV - at + 1) / STRIDE
+    place = left == 1 and call('INCR', P .. 'seq') or call('INCRBY', P .. 'seq', left) - left + 1
+  end
+  last_place = place
   call('HSET', job, 'name', name, 'data', ARGV[at + 3], 'opts', ARGV[at + 4], 'timestamp', now, 'delay', delay,
     'priority', '0', 'ol_seq', place, 'ol_nonce', nonce, 'ol_tool', ARGV[at + 5], 'ol_flags', ARGV[at + 6])
   event(q, k, 'added', 'jobId', id, 'name', name)
   local count
   if exclusive(q) then
     count = tonumber(call('ZINCRBY', P .. 'lanes', 1, q))
-    call('INCR', P .. 'open')
+    opened = opened + 1
     if count == 1 then call('HSET', k .. 'meta', 'concurrency', 0) end
   elseif call('SADD', P .. 'kinds', q) == 1 then
     call('ZADD', P .. 'checks', 'NX', now + CHECK_SHARED_MS, q)
@@ -106,5 +115,6 @@ local function enqueue(at)
 end
 
 local told = {}
-for at = 2, #ARGV, STRIDE do told[#told + 1] = enqueue(at) end
+for at = 2, #ARGV, STRIDE do told[#told + 1] = try(enqueue, at) end
+if opened > 0 then call('INCRBY', P .. 'open', opened) end
 return done(told)
