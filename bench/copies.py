@@ -57,7 +57,8 @@ async def copy_vectors(url: str, scope: Scope, model: str, real: list[bytes]) ->
         await connection.execute("SET session_replication_role = replica")
         rows = await connection.fetch(
             "SELECT number FROM search_entries WHERE project_id = $1 "
-            "AND number NOT IN (SELECT number FROM search_vectors) ORDER BY number",
+            "AND NOT EXISTS (SELECT 1 FROM search_vectors WHERE search_vectors.number = search_entries.number) "
+            "ORDER BY number",
             scope.project_id,
             timeout=600,
         )

@@ -32,7 +32,7 @@ from observed import new_scope
 from onlooker.domain.models import Draft, NewObservation, NewSession, ObservationKind, Scope, SearchFilter
 from onlooker.host import new_id
 from onlooker.providers.embedders.local import LocalEmbedder
-from onlooker.storage import observations, schema, search, sessions, vectors
+from onlooker.storage import observations, schema, search, search_index, sessions, vectors
 from onlooker.storage.database import Connection, Database, open_database
 from onlooker.storage.search import Meaning
 from onlooker.storage.vector_index import VectorIndex
@@ -209,7 +209,10 @@ async def give_vectors(database: Database, scope: Scope, model: str) -> float:
 async def measure_meaning(database: Database, scope: Scope, embedder: LocalEmbedder, url: str, folder: str) -> None:
     """Time searches by words and meaning, the question's vector included."""
     model = await embedder.model()
-    if database.name == "postgresql":
+    notes = (await database.read(lambda conn: search_index.find_project(conn, scope))) or (0, 0)
+    if await database.read(lambda conn: vectors.count_vectors(conn, scope, model)) >= notes[1]:
+        print("  all have vectors")
+    elif database.name == "postgresql":
         real = await embedder.embed_notes(list(itertools.islice(texts(REAL_VECTORS), REAL_VECTORS)))
         began = time.perf_counter()
         await copy_vectors(url, scope, model, real)

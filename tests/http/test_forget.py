@@ -74,6 +74,20 @@ async def test_a_text_leaves_every_byte_and_does_not_come_back(working_site: Sit
         assert MARK.encode().lower() not in bytes_of(tmp_path).lower()
 
 
+async def test_a_text_leaves_the_names_of_tools_and_the_reasons_of_jobs_too(working_site: Site, tmp_path: Path) -> None:
+    site = working_site
+    async with site.client(site.ours.key) as client:
+        for number, name in enumerate((f"mcp__{MARK}__ask", "Bash")):
+            payload = {"tool_name": name, "tool_input": {"n": number}, "tool_response": {"error": "no"}}
+            await post(client, "/v1/events?wait=true", site.event(number, payload=payload))
+        waiting = await post(client, "/v1/events", marked(site, 5))
+        await client.post(f"/v1/jobs/{waiting['generationJob']['id']}/cancel", json={"reason": f"about {MARK}"})
+        await forget(client, site, text=MARK)
+        assert MARK.encode().lower() not in bytes_of(tmp_path).lower()
+        jobs = (await client.get("/v1/jobs")).json()
+        assert jobs["total"] == 3
+
+
 async def test_a_note_goes_with_the_events_that_it_was_made_from(working_site: Site) -> None:
     site = working_site
     async with site.client(site.ours.key) as client:

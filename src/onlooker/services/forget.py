@@ -84,6 +84,9 @@ class Forget:
             )
             if on_progress is not None:
                 on_progress(done)
+        if wanted.text is not None:
+            named = await self._database.read(partial(forgetting.find_named, scope=scope, text=wanted.text))
+            await self._database.tx(lambda conn: forgetting.remove_named(conn, scope, named))
         if wanted.session_id is not None:
             await self._database.tx(lambda conn: forgetting.remove_session(conn, scope, wanted.session_id or ""))
         await self._scrub()

@@ -5,10 +5,11 @@ Its key, which is a hash, stays behind as a tombstone: when the same is sent or 
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, delete, func, or_, select, union, update
+from sqlalchemy import Column, ColumnElement, Table, and_, delete, func, or_, select, union, update
 
 from onlooker.domain.errors import IllegalTransition
 from onlooker.domain.models import Job, Scope
@@ -16,6 +17,7 @@ from onlooker.storage import dialect, jobs, search
 from onlooker.storage.database import Connection
 from onlooker.storage.tables import (
     agent_events,
+    messages,
     observation_generation_job_events,
     observation_generation_jobs,
     observation_sources,
@@ -34,6 +36,27 @@ REASON = "what it is about was forgotten"
 _BURIED = select(TOMBSTONES.c.key_hash).where(*is_owned(TOMBSTONES), dialect.among(TOMBSTONES.c.key_hash, "of_keys"))
 _EVENT_TEXTS = (EVENTS.c.payload, EVENTS.c.metadata)
 _NOTE_TEXTS = (NOTES.c.content, NOTES.c.concepts, NOTES.c.files_read, NOTES.c.files_modified, NOTES.c.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A column that tells of events: by what its rows are known, and what is put in a text's place."""
+
+    table: Table
+    column: Column[Any]
+    key: Column[Any]
+    instead: str | None
+
+
+_PLACES = (
+    _Place(JOBS, JOBS.c.tool_name, JOBS.c.id, None),
+    _Place(JOBS, JOBS.c.last_error, JOBS.c.id, REASON),
+    _Place(LINES, LINES.c.detail, LINES.c.id, REASON),
+    _Place(messages, messages.c.tool_name, messages.c.seq, None),
+    _Place(messages, messages.c.reason, messages.c.seq, REASON),
+)
+AT_ONCE = 500
+Named = Mapping[Column[Any], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +152,32 @@ def remove(conn: Connection, scope: Scope, page: Page, *, now: int) -> Gone:
     conn.execute(update(SOURCES).where(*unlinked).values(event_id=None))
     conn.execute(delete(EVENTS).where(*gone))
     return Gone(len(notes), len(keys), tuple(cancelled))
+
+
+def find_named(conn: Connection, scope: Scope, text: str) -> Named:
+    """Where a text stands beside events and notes: in the names of tools, and in why jobs failed."""
+    found = {}
+    for place in _PLACES:
+        keys = select(place.key).where(_is_of(place.table, scope), place.column.icontains(text, autoescape=True))
+        found[place.column] = list(conn.execute(keys).scalars())
+    return found
+
+
+def remove_named(conn: Connection, scope: Scope, found: Named) -> None:
+    """Put nothing, or that it was forgotten, where a text stands beside events and notes."""
+    for place in _PLACES:
+        for start in range(0, len(found[place.column]), AT_ONCE):
+            keys = place.key.in_(found[place.column][start : start + AT_ONCE])
+            conn.execute(
+                update(place.table).where(_is_of(place.table, scope), keys).values({place.column: place.instead})
+            )
+
+
+def _is_of(table: Table, scope: Scope) -> ColumnElement[bool]:
+    """Whether a row is of this tenant; a message of the queue is so by its job."""
+    if table is messages:
+        return messages.c.id.in_(select(JOBS.c.id).where(*belongs(JOBS, scope)))
+    return and_(*belongs(table, scope))
 
 
 def remove_session(conn: Connection, scope: Scope, session_id: str) -> bool:
