@@ -39,7 +39,7 @@ from observed import new_scope
 from onlooker.app import open_app
 from onlooker.domain.models import KeyScope, Principal, Scope
 from onlooker.settings import Settings
-from onlooker.storage import schema, vectors
+from onlooker.storage import schema
 from onlooker.storage.database import Connection, Database, open_database
 
 MODEL = "multilingual-e5-small-q4/384"
@@ -253,35 +253,46 @@ async def beside_embedding(
     async with open_database(url) as database, asked.client() as client:
         await asked.search(client)
         await phase("before")
-        await database.tx(lambda conn: take_vectors(conn, without))
-        first = await missing(database, scope)
+        newest = await newest_note(database)
+        await database.tx(lambda conn: take_vectors(conn, newest, without))
+        first = await missing(database, newest)
         await asyncio.sleep(3)
-        all_have_theirs = asyncio.create_task(until_none_is_missing(database, scope)) if to_the_end else None
+        all_have_theirs = asyncio.create_task(until_none_is_missing(database, newest)) if to_the_end else None
         await phase("while notes get their vectors", None if all_have_theirs is None else all_have_theirs.done)
-        left = await missing(database, scope)
+        left = await missing(database, newest)
         print(f"  of {first} notes without a vector {first - left} got theirs meanwhile", flush=True)
         await give_vectors(database, scope, MODEL)
         await asyncio.sleep(3)
         await phase("after")
 
 
-async def until_none_is_missing(database: Database, scope: Scope) -> None:
-    """Return when every note has its vector."""
-    while await missing(database, scope):  # noqa: ASYNC110 - another process makes them
+async def until_none_is_missing(database: Database, newest: int) -> None:
+    """Return when every note up to this one has its vector."""
+    while await missing(database, newest):  # noqa: ASYNC110 - another process makes them
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def take_vectors(conn: Connection, count: int) -> None:
+def take_vectors(conn: Connection, newest: int, count: int) -> None:
     """Take the vectors of the newest notes, so that they count as new ones."""
-    newest = conn.exec_driver_sql("SELECT max(number) FROM search_entries").scalar_one()
     conn.exec_driver_sql(f"DELETE FROM search_vectors WHERE number > {newest - count}")  # noqa: S608 - a number
     conn.exec_driver_sql(f"UPDATE search_embedding SET embedded_to = {newest - count}")  # noqa: S608 - a number
 
 
-async def missing(database: Database, scope: Scope) -> int:
-    """How many notes have no vector."""
-    notes = await database.read(lambda conn: conn.exec_driver_sql("SELECT count(*) FROM search_entries").scalar_one())
-    return int(notes) - await database.read(lambda conn: vectors.count_vectors(conn, scope, MODEL))
+async def newest_note(database: Database) -> int:
+    """The number of the newest note."""
+    return await database.read(
+        lambda conn: int(conn.exec_driver_sql("SELECT max(number) FROM search_entries").scalar_one())
+    )
+
+
+async def missing(database: Database, newest: int) -> int:
+    """How many of the notes up to this one have no vector; others come while it is measured."""
+
+    def count(conn: Connection, table: str) -> int:
+        counted = conn.exec_driver_sql(f"SELECT count(*) FROM {table} WHERE number <= {newest}")  # noqa: S608 - of ours
+        return int(counted.scalar_one())
+
+    return await database.read(lambda conn: count(conn, "search_entries") - count(conn, "search_vectors"))
 
 
 async def measure(url: str, options: argparse.Namespace, folder: Path) -> None:
