@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from observed import new_event, new_scope, store, terms_of
-from onlooker.domain.batching import EVENT_TOKENS, GenerationPolicy
+from onlooker.domain.batching import EVENT_TOKENS, Batching, GenerationPolicy
 from onlooker.domain.errors import Busy, Exhausted, ProviderError, TooLong, Unreadable
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.lanes import LaneState
@@ -404,13 +404,30 @@ async def test_what_was_not_weighed_is_reserved_for_as_what_a_summary_takes(data
     (job,) = await session_of(database, 1)
     long, unknown = job._replace(source_bytes=1_000_000), job._replace(source_bytes=0)
 
-    def reserved(*run: Job, budget: int = 100_000) -> int:
-        return spending.estimate_of(run, budget, []).tokens
+    call = await reserved(database)
+    assert await reserved(database, long, long) - call == 2 * EVENT_TOKENS
+    assert await reserved(database, unknown) - call == spending.SUMMARY_TOKENS
+    assert await reserved(database, unknown, budget=500) - call == 500
 
-    call = reserved()
-    assert reserved(long, long) - call == 2 * EVENT_TOKENS
-    assert reserved(unknown) - call == spending.SUMMARY_TOKENS
-    assert reserved(unknown, budget=500) - call == 500
+
+async def reserved(database: Database, *run: Job, budget: int = 100_000) -> int:
+    """The tokens that are reserved for a run, where a call takes ten events."""
+    batching = Batching(GenerationPolicy.BATCH, longest_run=10, input_budget=budget)
+    return (await database.read(lambda conn: spending.estimate_of(conn, run, batching, []))).tokens
+
+
+async def test_a_job_that_takes_several_calls_reserves_for_each_of_them(database: Database) -> None:
+    scope = await new_scope(database)
+    long = {"payload_json": '{"tool_name":"' + "x" * 100_000 + '"}'}
+    made = [
+        (await store(database, *(new_event(scope, None, batch=name, **given) for _ in range(count))))[0]
+        for name, count, given in (("one", 10, {}), ("three", 25, {}), ("long", 25, long))
+    ]
+    one, three, longest = [await reserved(database, job, budget=5_000) for job in made]
+    call = await reserved(database)
+    assert call < one < call + 1_000
+    assert 3 * call < three < 3 * (call + 1_000)
+    assert longest == 3 * (call + 5_000)
 
 
 async def settled_or_held(database: Database, made: Sequence[Job]) -> bool:

@@ -24,6 +24,18 @@ def test_a_call_costs_its_fresh_and_its_cached_tokens_and_its_answer() -> None:
     assert Price(3, 15, 0.3).cost_microusd(usage) == 600 * 3 + 120 + 1_500
 
 
+def test_what_is_written_into_the_cache_has_its_own_price_where_there_is_one() -> None:
+    usage = Usage(calls=1, input_tokens=1_000, cached_tokens=400, written_tokens=500)
+    assert Price(3, 15, 0.3).cost_microusd(usage) == 600 * 3 + 120
+    assert Price(3, 15, 0.3, 3.75).cost_microusd(usage) == 100 * 3 + 120 + 1_875
+    assert (usage + usage).written_tokens == 1_000
+
+
+def test_every_known_price_of_claude_has_its_surcharge() -> None:
+    written = {name: price.cache_write for name, price in PRICES.items() if name.startswith("claude")}
+    assert written == {name: pytest.approx(PRICES[name].input * 1.25) for name in written}
+
+
 def test_a_model_has_the_price_of_the_longest_name_that_it_begins_with() -> None:
     prices = {"m": Price(1, 1, 1), "m-small": Price(2, 2, 2)}
     assert price_of(prices, "m-small-2026-01-01") == prices["m-small"]

@@ -67,7 +67,21 @@ def test_what_one_takes_the_other_works_on_in_order(machines: Machines) -> None:
 
 @pytest.mark.parametrize("pooled_settings", [{}], ids=["pooler only"])
 def test_a_revoked_key_is_refused_everywhere_and_its_jobs_are_cancelled(machines: Machines) -> None:
-    near, far, _ = machines
+    see_a_key_revoked(machines.near, machines.far)
+
+
+def test_so_it_is_where_the_queue_is_in_redis(tmp_path: Path, postgres_database: str, redis_database: str) -> None:
+    queue = {"ONLOOKER_QUEUE_ENGINE": "bullmq", "ONLOOKER_REDIS_URL": redis_database}
+    with (
+        deployment(tmp_path / "near", postgres_database, **queue) as near,
+        deployment(tmp_path / "far", postgres_database, **queue) as far,
+    ):
+        see_a_key_revoked(near, far)
+        near.wait_for_no_messages()
+
+
+def see_a_key_revoked(near: Deployment, far: Deployment) -> None:
+    """Each machine has a server; `near` revokes a key, and `far` has the only worker, which begins after that."""
     for machine in (near, far):
         machine.serve("--no-worker")
     made = near.cli.run("keys", "create", "--scope", "write", "--name", "leaver", "--json").json()

@@ -1,5 +1,6 @@
 """Generation jobs: listed, read, retried, cancelled."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -38,6 +39,28 @@ async def test_the_list_is_narrowed(site: Site, client: httpx.AsyncClient) -> No
     assert await total(source_type="session") == 0
     assert await total(since=job["createdAtEpoch"]) == 1
     assert await total(since=job["createdAtEpoch"] + 1) == 0
+
+
+async def test_the_list_is_narrowed_by_other_servers_names_and_by_times_as_text(either_site: Site) -> None:
+    async with either_site.client(either_site.ours.key) as client:
+        job = await queue(client, either_site)
+        event = (await client.get("/v1/jobs")).json()["jobs"][0]
+        await client.post(f"/v1/sessions/{event['serverSessionId']}/end")
+        made = datetime.fromtimestamp(job["createdAtEpoch"] / 1000, UTC)
+
+        async def sources(**params: Any) -> set[str]:
+            return {each["sourceType"] for each in (await client.get("/v1/jobs", params=params)).json()["jobs"]}
+
+        assert await sources(source_type="agent_event") == {"event"}
+        assert await sources(source_type="session_summary") == {"session"}
+        assert await sources(source_type="observation_reindex") == set()
+        assert await sources(since=made.isoformat(timespec="milliseconds")) == {"event", "session"}
+        assert await sources(since=(made - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S.000Z")) == {
+            "event",
+            "session",
+        }
+        assert await sources(since=(made + timedelta(days=1)).isoformat(timespec="seconds")) == set()
+        assert await sources(since=(made - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S")) == {"event", "session"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from onlooker.domain.errors import (
 )
 from onlooker.domain.jobs import JobKind
 from onlooker.domain.lanes import LaneCondition
-from onlooker.domain.models import total_usage
+from onlooker.domain.models import Usage, total_usage
+from onlooker.providers.anthropic import Anthropic
 from onlooker.providers.contract import GenerationAnswer, Provider
 from providers.asked import KEY, provider_at
 from providers.happened import asked, ran, request_of
@@ -469,6 +470,17 @@ class TestChains:
             async with provider_at(server, "anthropic", "openai") as provider:
                 await provider.generate(request_of(EVENTS[:1]))
                 await asyncio.wait_for(provider.ready(), 5)
+
+
+def test_what_was_written_into_the_cache_of_anthropic_is_told_apart() -> None:
+    usage = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 2_000,
+        "cache_read_input_tokens": 300,
+        "output_tokens": 5,
+    }
+    read = Anthropic(base_url="https://api.anthropic.com", model="m", key="k").read({"content": [], "usage": usage})
+    assert read.usage == Usage(1, 2_310, 5, cached_tokens=300, written_tokens=2_000)
 
 
 async def test_what_a_call_costs_is_told_by_each_api() -> None:

@@ -36,7 +36,7 @@ def list_jobs(
     async def show() -> None:
         async with open_local() as local:
             project_id = (await local.projects(project))[0].id if project is not None else None
-            wanted = JobFilter(project_id, JobStatus(status) if status else None, None, since)
+            wanted = JobFilter(project_id, JobStatus(status) if status else None, since=since)
             page = await local.app.jobs.page(local.principal, wanted, limit=limit, offset=offset)
         if as_json:
             told = {

@@ -310,13 +310,15 @@ class Draft:
 class Usage:
     """Tokens of one answer as the provider counts them, and how many calls it took.
 
-    `input_tokens` are all that went in; `cached_tokens` are those of them that were read from the provider's cache.
+    `input_tokens` are all that went in; `cached_tokens` are those of them that were read from the provider's cache,
+    `written_tokens` those that it says it wrote there.
     """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -324,6 +326,7 @@ class Usage:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.written_tokens + other.written_tokens,
         )
 
 

@@ -14,23 +14,30 @@ MICRO = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars for a million tokens. `cached` is for those of the input that the provider had in its cache."""
+    """US dollars for a million tokens.
+
+    `cached` is for those of the input that the provider had in its cache, `cache_write` for those that it wrote there,
+    where that costs more than to read them.
+    """
 
     input: float
     output: float
     cached: float
+    cache_write: float | None = None
 
     def cost_microusd(self, usage: Usage) -> int:
         """What a call cost, in millionths of a dollar."""
-        fresh = max(usage.input_tokens - usage.cached_tokens, 0)
-        return round(fresh * self.input + usage.cached_tokens * self.cached + usage.output_tokens * self.output)
+        written = self.input if self.cache_write is None else self.cache_write
+        fresh = max(usage.input_tokens - usage.cached_tokens - usage.written_tokens, 0)
+        tokens_in = fresh * self.input + usage.cached_tokens * self.cached + usage.written_tokens * written
+        return round(tokens_in + usage.output_tokens * self.output)
 
 
 PRICES = {
-    "claude-opus-4-5": Price(5, 25, 0.5),
-    "claude-sonnet-4": Price(3, 15, 0.3),
-    "claude-haiku-4-5": Price(1, 5, 0.1),
-    "claude-3-5-haiku": Price(0.8, 4, 0.08),
+    "claude-opus-4-5": Price(5, 25, 0.5, 6.25),
+    "claude-sonnet-4": Price(3, 15, 0.3, 3.75),
+    "claude-haiku-4-5": Price(1, 5, 0.1, 1.25),
+    "claude-3-5-haiku": Price(0.8, 4, 0.08, 1),
     "gpt-5-nano": Price(0.05, 0.4, 0.005),
     "gpt-5-mini": Price(0.25, 2, 0.025),
     "gpt-5": Price(1.25, 10, 0.125),

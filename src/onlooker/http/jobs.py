@@ -1,5 +1,7 @@
 """Generation jobs: list, read, retry, cancel, resume."""
 
+from datetime import UTC, datetime
+
 from msgspec import Struct
 
 from onlooker.domain.errors import Forbidden, NotFound
@@ -21,9 +23,25 @@ class ResumedView(Struct):
     resumed: int
 
 
+OTHER_NAMES = {
+    "agent_event": ("event", "event-batch"),
+    "session_summary": ("turn", "session"),
+    "observation_reindex": ("observation",),
+}
+"""What jobs are made of, as compatible servers name it."""
+
+
+def _epoch(since: int | datetime | None) -> int | None:
+    """In milliseconds; a time without its zone is UTC."""
+    if not isinstance(since, datetime):
+        return since
+    return int((since if since.tzinfo else since.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
 async def _page(call: Call, project_id: str | None) -> Reply:
     query: JobsQuery = call.query
-    wanted = JobFilter(project_id, query.status, query.source_type, query.since)
+    source_types = OTHER_NAMES.get(query.source_type, (query.source_type,)) if query.source_type else ()
+    wanted = JobFilter(project_id, query.status, source_types, _epoch(query.since))
     page = await call.services.jobs.page(call.principal, wanted, limit=query.limit, offset=query.offset)
     return Reply(JobsView([JobView.of(job) for job in page.jobs], page.total, query.limit, query.offset))
 

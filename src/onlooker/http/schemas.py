@@ -1,5 +1,6 @@
 """The shapes on the wire: camelCase names, times in epoch milliseconds. Unknown fields of a request are ignored."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -400,11 +401,21 @@ class OneSessionView(Struct, rename="camel", omit_defaults=True):
 
 
 class JobsQuery(Struct, frozen=True):
-    """Which jobs to list. `since` is an epoch in milliseconds."""
+    """Which jobs to list. `since` is an epoch in milliseconds, or a time in RFC 3339.
+
+    Compatible servers have other names for what jobs are made of: `agent_event` is one event or several,
+    `session_summary` a turn or a session, `observation_reindex` an observation.
+    """
 
     status: JobStatus | None = None
-    source_type: Literal["event", "event-batch", "turn", "session", "observation"] | None = None
-    since: Epoch | None = None
+    source_type: (
+        Literal[
+            "event", "event-batch", "turn", "session", "observation",
+            "agent_event", "session_summary", "observation_reindex",
+        ]
+        | None
+    ) = None  # fmt: skip
+    since: Epoch | datetime | None = None
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     offset: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
 

@@ -79,13 +79,13 @@ class Anthropic:
         used = [block["input"] for block in blocks if block.get("type") == "tool_use" and block.get("input")]
         said = [block["text"] for block in blocks if block.get("type") == "text" and isinstance(block.get("text"), str)]
         usage = body.get("usage")
-        cached = count(usage, "cache_read_input_tokens")
-        tokens_in = count(usage, "input_tokens") + count(usage, "cache_creation_input_tokens") + cached
+        cached, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
+        tokens_in = count(usage, "input_tokens") + written + cached
         return Reply(
             "\n".join(said),
             used[0] if used else None,
             _STOPS.get(str(body.get("stop_reason")), Stop.END),
-            Usage(1, tokens_in, count(usage, "output_tokens"), cached),
+            Usage(1, tokens_in, count(usage, "output_tokens"), cached, written),
             text_or(body.get("model"), self.model),
             body if body.get("type") == "error" else None,
         )

@@ -1,7 +1,7 @@
 """What an operator does with generation jobs: look, retry, cancel, resume."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onlooker.domain.models import Job, Principal, Scope
 from onlooker.services.outbox import Outbox
@@ -29,8 +29,7 @@ class Jobs:
 
     async def page(self, principal: Principal, wanted: JobFilter, *, limit: int, offset: int) -> JobPage:
         """A page of the jobs that the principal reaches, the latest first; `wanted.project_id` is one of them."""
-        project_id = principal.project_id or wanted.project_id
-        narrowed = JobFilter(project_id, wanted.status, wanted.source_type, wanted.since)
+        narrowed = replace(wanted, project_id=principal.project_id or wanted.project_id)
         found, total = await self._database.read(
             lambda conn: job_pages.list_jobs(conn, principal.team_id, narrowed, limit=limit, offset=offset)
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from onlooker.domain.errors import NotFound
 from onlooker.domain.models import Event, Job, Scope
@@ -23,11 +23,9 @@ PAGE = 500
 
 _BY_IDS = select(*COLUMNS).where(*IS_OWNED, dialect.among(EVENTS.c.id, "of_ids"))
 _BY_KEYS = select(*COLUMNS).where(*IS_OWNED, dialect.among(EVENTS.c.event_key, "of_keys"))
-_OF_BATCH = (
-    select(*COLUMNS)
-    .where(*IS_OWNED, EVENTS.c.batch_id.is_not(None), EVENTS.c.batch_id == bindparam("of_batch"))
-    .order_by(EVENTS.c.occurred_at, EVENTS.c.id)
-)
+_IS_OF_BATCH = (*IS_OWNED, EVENTS.c.batch_id.is_not(None), EVENTS.c.batch_id == bindparam("of_batch"))
+_OF_BATCH = select(*COLUMNS).where(*_IS_OF_BATCH).order_by(EVENTS.c.occurred_at, EVENTS.c.id)
+_LENGTHS_OF_BATCH = select(func.length(EVENTS.c.payload)).where(*_IS_OF_BATCH)
 _OF_SESSION = (
     select(*COLUMNS)
     .where(
@@ -75,6 +73,11 @@ def events_of_batch(conn: Connection, scope: Scope, batch_id: str) -> list[Event
     """The events that share the job whose source this is, by time; 500 at most came in one request."""
     rows = conn.execute(_OF_BATCH, {**owner(scope), "of_batch": batch_id})
     return [Event._make(row) for row in rows]
+
+
+def lengths_of_batch(conn: Connection, scope: Scope, batch_id: str) -> list[int]:
+    """How long the payload of each of those events is as it is stored, in characters."""
+    return list(conn.execute(_LENGTHS_OF_BATCH, {**owner(scope), "of_batch": batch_id}).scalars())
 
 
 def events_of_turn(conn: Connection, scope: Scope, turn_id: str, *, limit: int = PAGE) -> list[Event]:

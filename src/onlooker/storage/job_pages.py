@@ -14,11 +14,14 @@ from onlooker.storage.tenancy import belongs
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs of a team to list; None means no restriction. `since` is a creation time in epoch milliseconds."""
+    """Which jobs of a team to list; None or nothing means no restriction.
+
+    `since` is a creation time in epoch milliseconds.
+    """
 
     project_id: str | None = None
     status: JobStatus | None = None
-    source_type: str | None = None
+    source_types: tuple[str, ...] = ()
     since: int | None = None
 
 
@@ -29,8 +32,8 @@ def list_jobs(conn: Connection, team_id: str, wanted: JobFilter, *, limit: int, 
         conditions.append(JOBS.c.project_id == wanted.project_id)
     if wanted.status is not None:
         conditions.append(JOBS.c.status == wanted.status)
-    if wanted.source_type is not None:
-        conditions.append(JOBS.c.source_type == wanted.source_type)
+    if wanted.source_types:
+        conditions.append(JOBS.c.source_type.in_(wanted.source_types))
     if wanted.since is not None:
         conditions.append(JOBS.c.created_at >= wanted.since)
     total = conn.execute(select(func.count()).select_from(JOBS).where(*conditions)).scalar_one()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, func, or_, select, text, update
 
-from onlooker.domain.batching import BYTES_A_TOKEN, EVENT_TOKENS
+from onlooker.domain.batching import BYTES_A_TOKEN, EVENT_TOKENS, Batching
+from onlooker.domain.jobs import JobKind
 from onlooker.domain.models import Job, Scope, Usage
 from onlooker.domain.spending import (
     NOTHING_SPENT,
@@ -18,7 +19,7 @@ from onlooker.domain.spending import (
     first_day,
     rest_of_period_ms,
 )
-from onlooker.storage import dialect
+from onlooker.storage import dialect, events
 from onlooker.storage.database import Connection
 from onlooker.storage.jobs import IS_PROCESSING, JOBS
 from onlooker.storage.tables import usage_caps, usage_daily
@@ -133,14 +134,25 @@ def add_usage(conn: Connection, job: Job, spent: Sequence[ModelSpent], *, call: 
         dialect.change(conn, _ADD_TO_DAY, dict(zip(_DAILY_NAMES, row, strict=True)))
 
 
-def estimate_of(run: Sequence[Job], input_budget: int, prices: Sequence[Price]) -> Amount:
-    """What the call for a run may take of a cap, at the dearest of the prices."""
-    sizes = (
-        min(job.source_bytes // BYTES_A_TOKEN, EVENT_TOKENS) if job.source_bytes else SUMMARY_TOKENS for job in run
-    )
-    tokens_in = PROMPT_TOKENS + min(sum(sizes), input_budget)
-    usage = Usage(1, tokens_in, ANSWER_TOKENS)
-    return Amount(tokens_in + ANSWER_TOKENS, max((price.cost_microusd(usage) for price in prices), default=0))
+def estimate_of(conn: Connection, run: Sequence[Job], batching: Batching, prices: Sequence[Price]) -> Amount:
+    """What the call for a run may take of a cap, at the dearest of the prices; a job of many events takes several."""
+    calls, tokens = 1, 0
+    for job in run:
+        if job.kind is JobKind.EVENT_BATCH:
+            lengths = events.lengths_of_batch(conn, job.scope, job.source_id)
+            calls = max(1, -(-len(lengths) // batching.longest_run))
+            tokens += sum(_tokens_of(length) for length in lengths)
+        else:
+            tokens += _tokens_of(job.source_bytes) if job.source_bytes else SUMMARY_TOKENS
+    tokens_in = calls * PROMPT_TOKENS + min(tokens, calls * batching.input_budget)
+    # The unchanging part of a prompt may have to be written into the provider's cache.
+    usage = Usage(calls, tokens_in, calls * ANSWER_TOKENS, written_tokens=calls * PROMPT_TOKENS)
+    money = max((price.cost_microusd(usage) for price in prices), default=0)
+    return Amount(tokens_in + usage.output_tokens, money)
+
+
+def _tokens_of(length: int) -> int:
+    return min(length // BYTES_A_TOKEN, EVENT_TOKENS)
 
 
 def reserve(conn: Connection, head: Job, amount: Amount) -> None:

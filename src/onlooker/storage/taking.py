@@ -186,7 +186,7 @@ def _take(
             if not reached.by_calls_in_flight:
                 _hold(conn, head, str(reached.cap), now, due=now + reached.delay_ms)
             return Later(reached.delay_ms)
-        reserved = spending.estimate_of(run, terms.batching.input_budget, terms.prices)
+        reserved = spending.estimate_of(conn, run, terms.batching, terms.prices)
     taken = Taken(tuple(run), token, batching.policy, around.project_name)
     return _write(conn, taken, terms, now=now, reserved=reserved)
 
