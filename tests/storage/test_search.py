@@ -61,7 +61,9 @@ async def test_a_rare_word_weighs_more_than_a_common_one(database: Database) -> 
 @pytest.mark.parametrize(
     "query",
     ["don't use agents", "Downloads/transcripts", "multi-agent", "ubuntu 20.04", "foo::bar", '"', "NOT", "*", "",
-     "a OR b", "x' OR '1'='1", "NEAR(", "col:term", "^start", "\\", "'; DROP TABLE x", "x" * 10_000, "\ud800", "日"],
+     "a OR b", "x' OR '1'='1", "NEAR(", "col:term", "^start", "\\", "'; DROP TABLE x", "x" * 10_000, "\ud800", "日",
+     " ".join(f"w{n}" for n in range(5_000)), "".join(chr(0x4E00 + n) for n in range(10_000)), '"a b" -c' * 1_000,
+     "-word " * 2_000, '"' * 9_999],
 )  # fmt: skip
 async def test_no_query_is_an_error(database: Database, query: str) -> None:
     scope = await new_scope(database)

@@ -23,6 +23,9 @@ LONGEST_TEXT = 65_536
 MOST_TERMS = 4_096
 """Terms of a note that are kept; Postgres' tsvector counts positions up to 16,383."""
 
+MOST_ASKED = 1_000
+"""Distinct terms of a question that are looked up; Postgres counts at most 1,664 things in one statement."""
+
 KNOWN_WORDS = 8_192
 """Words whose terms are remembered, in 6 MB at most: a stem costs ten times a look-up. Of the words of recorded work
 92 % are among so many; four times as many would find no more, and keep what is met once."""
@@ -97,9 +100,9 @@ def analyse_query(text: str) -> list[str]:
     terms: dict[str, None] = {}
     for word in _words(text):
         terms.update(dict.fromkeys(_query_terms_of(word)))
-        if len(terms) >= MOST_TERMS:
+        if len(terms) >= MOST_ASKED:
             break
-    return list(terms)
+    return list(terms)[:MOST_ASKED]
 
 
 def date_terms(at_ms: int) -> list[str]:
