@@ -175,6 +175,34 @@ async def test_what_is_wrong_with_one_lane_is_told_to_nobody_else(store: BullmqS
     assert {claim.lane.session_id for claim in following if claim is not None} == {"first", "last"}
 
 
+async def test_what_cannot_be_sent_is_told_to_nobody_else(queue: BullmqQueue) -> None:
+    lanes = [Lane.session(name) for name in ("1", "2", "3")]
+    await queue.enqueue_many([(lane, Message(name, "event")) for name in ("a", "b") for lane in lanes])
+    claims = await queue.claim_many(3, wait_s=0)
+    wrong = claims[1]._replace(token="\ud800")
+    told = await asyncio.wait_for(
+        asyncio.gather(
+            queue.confirm_and_claim(claims[0], wait_s=0),
+            queue.confirm_and_claim(wrong, wait_s=0),
+            queue.confirm_and_claim(claims[1]._replace(lane=Lane.kind("session.2")), wait_s=0),
+            return_exceptions=True,
+        ),
+        5,
+    )
+    assert [isinstance(each, error) for each, error in zip(told, (tuple, UnicodeError, InvalidInput), strict=True)] == [
+        True
+    ] * 3
+    ended = await asyncio.wait_for(
+        asyncio.gather(
+            queue.fail(wrong, "no"), queue.fail(claims[2], "\ud800"), queue.confirm(claims[1]), return_exceptions=True
+        ),
+        5,
+    )
+    assert [isinstance(each, UnicodeError) for each in ended] == [True, True, False]
+    assert ended[2] is True
+    assert await queue.confirm(claims[2])
+
+
 async def test_who_gives_up_among_those_who_asked_at_once_takes_nothing_with_it(queue: BullmqQueue) -> None:
     for name in ("1", "2", "3"):
         await queue.enqueue(Lane.session(name), Message(name, "event"))

@@ -5,6 +5,7 @@ import itertools
 import secrets
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from onlooker.domain.errors import QueueUnavailable
@@ -42,12 +43,8 @@ def put(lane: Lane, message: Message, *, delay_ms: int, replace: bool, opts: str
 # What is made for each call is not frozen: that takes five times as long to make.
 
 
-@dataclass(slots=True, eq=False)
-class Ending:
-    """A claim that is to be finished. By its nonce the same call is known when it is asked again."""
-
-    claim: Claim
-    nonce: str
+Ending = tuple[str, str, str, str]
+"""A claim that is to be finished: token, lane, id, and a nonce by which the same call is known when it is repeated."""
 
 
 @dataclass(slots=True, eq=False)
@@ -162,8 +159,8 @@ class Calls:
         return sum(await self._enqueues.ask_many((*put, self.nonce()) for put in puts))
 
     def ending(self, claim: Claim) -> Ending:
-        """For `Want.confirming`."""
-        return Ending(claim, self.nonce())
+        """For `Want.confirming`. Raises `InvalidInput` for a lane that cannot be written."""
+        return *_held(claim), self.nonce()
 
     def claim(self, want: Want, answer: Answer) -> None:
         """Up to `want.count` claims, after what is to be confirmed was, where it was held: `Taken` for who waits.
@@ -178,13 +175,12 @@ class Calls:
 
     def claiming(self, want: Want, token: str, attempt: Attempt) -> Command:
         """What is sent for a claim."""
-        ends: list[Argument] = [len(want.confirming)]
-        for ending in want.confirming:
-            ends += (*_held(ending.claim), ending.nonce)
+        ends = chain.from_iterable(want.confirming)
         lanes: Command = (-1,) if want.lanes is None else (len(want.lanes), *want.lanes)
         return self._command(
             scripts().claim,
             self._retention_ms,
+            len(want.confirming),
             *ends,
             *(token, self._lease_ms, self._holder, want.count, int(attempt.is_retry), int(want.look)),
             *(attempt.connection, want.wait_ms),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
-from onlooker.queue.bullmq.link import Argument, Ask, Command, Link, Refused
+from onlooker.queue.bullmq.link import Argument, Ask, Command, Link, Refused, is_of_call
 
 T = TypeVar("T")
 
@@ -79,6 +79,9 @@ class _Shares:
                 self.calls.ask_again(part, its)
 
     def set_exception(self, error: Exception) -> None:
+        if len(self.parts) > 1 and is_of_call(error):
+            self.calls.ask_apart(self.parts)
+            return
         for _, answer in self.parts:
             if not answer.done():
                 answer.set_exception(error)
@@ -108,6 +111,11 @@ class JointCalls:
         """Once more, where what Redis said of this part may pass; else that is its answer."""
         now = asyncio.get_running_loop().time()
         self.link.persist(self._asking([part]), _Shares(self, [part], is_again=True), failure, now)
+
+    def ask_apart(self, parts: list[Part]) -> None:
+        """Each in a call of its own: one of them is to blame for what happened to the call of all."""
+        for part in parts:
+            self._send([part])
 
     def _send(self, parts: list[Part]) -> None:
         self.link.send(self._asking(parts), _Shares(self, parts))

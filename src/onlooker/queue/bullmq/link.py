@@ -83,9 +83,9 @@ class Refused(Exception):
         self.code = told.partition(" ")[0]
 
 
-def was_refused(error: Exception) -> bool:
-    """Whether this `QueueUnavailable` is the answer of a Redis that is there, and would give it again."""
-    return isinstance(error.__cause__, Refused)
+def is_of_call(error: Exception) -> bool:
+    """Whether what was asked is to blame: it could not be sent, or a Redis that is there refuses it."""
+    return not isinstance(error, QueueUnavailable) or isinstance(error.__cause__, Refused)
 
 
 class Wire(asyncio.Protocol):
@@ -109,15 +109,16 @@ class Wire(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)
 
     def send(self, command: Command, answer: Answer, *, timeout_s: float | None = None) -> None:
-        """Ask. The answer is what Redis tells, or `Refused`, or `ConnectionLost`."""
+        """Ask. The answer is what Redis tells, or `Refused`, or `ConnectionLost`. Raises for what cannot be sent."""
         if not self.is_open:
             answer.set_exception(ConnectionLost("the connection was closed"))
             return
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means one argument
         deadline = self._loop.time() + (TRY_TIMEOUT_S if timeout_s is None else timeout_s)
         self._waiting.append((answer, deadline))
         if self._alarm is None:
             self._alarm = self._loop.call_at(deadline, self._watch)
-        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means one argument
+        self._transport.write(packed)
 
     def ask(self, command: Command, *, timeout_s: float | None = None) -> asyncio.Future[Any]:
         """`send`; a future has the answer."""
@@ -226,8 +227,11 @@ class Link:
         wire = self._wire
         if wire is None or not wire.is_open or self.closed:
             self.persist(ask, answer, None, began_at)
-        else:
+            return
+        try:
             wire.send(ask(Attempt(wire.number, is_retry=False)), _First(self, ask, answer, began_at))
+        except Exception as error:  # noqa: BLE001 - it is for who waits for the answer, as in `_persist`
+            answer.set_exception(error)
 
     def persist(self, ask: Ask, answer: Answer, failure: Exception | None, began_at: float) -> None:
         """Go on with a call that began then, after its first failure if there was one."""

@@ -19,7 +19,7 @@ from onlooker.queue.bullmq import names
 from onlooker.queue.bullmq.address import Address
 from onlooker.queue.bullmq.calls import Calls, Ending, Taken, Want
 from onlooker.queue.bullmq.joint import Gathering
-from onlooker.queue.bullmq.link import ConnectionLost, Link, NotConnected, Refused, Wire, was_refused
+from onlooker.queue.bullmq.link import ConnectionLost, Link, NotConnected, Refused, Wire, is_of_call
 from onlooker.queue.contract import Claim, Lane
 
 T = TypeVar("T")
@@ -202,9 +202,9 @@ class Waiters:
         return rest
 
     def give_up(self, asked: _Round, error: Exception) -> None:
-        """A call has failed; where Redis refused it, what is wrong may be with one of those who asked together."""
+        """A call has failed; what is wrong may be with one of those who asked together."""
         self._notices.update(asked.want.notice)
-        if len(asked.waiters) > 1 and was_refused(error):
+        if len(asked.waiters) > 1 and is_of_call(error):
             for waiter in asked.waiters:
                 self._arrive([waiter])
         else:
