@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import httpx
 from sqlalchemy import func, select
 
 from cli_runner import EXECUTABLE, Cli
+from onlooker.domain.errors import StorageUnavailable
 from onlooker.domain.jobs import JobStatus
 from onlooker.host import ProcessIdentity
 from onlooker.queue.bullmq import Address, BullmqQueue
@@ -39,10 +41,12 @@ T = TypeVar("T")
 HEALTHY_WITHIN_S = 30
 SETTLED_WITHIN_S = 60
 ENDS_WITHIN_S = 30
+ANSWERED_WITHIN_S = 15
 POLL_S = 0.05
 WRAPPED = "import sys, time; {patch}; sys.argv[0] = 'onlooker'; from onlooker.cli.main import main; main()"
 
 _CREATED = 201
+_UNAVAILABLE = 503
 
 
 class Entry(NamedTuple):
@@ -157,6 +161,30 @@ class Deployment:
             return False
 
         self.wait_until(is_acknowledged, within_s)
+
+    def post_and_post_again(self, session: int, enough: threading.Event) -> tuple[int, int]:
+        """Post one event after the other, each until it is acknowledged; how many, and how often 503 was said."""
+        number = refused = 0
+        with self.client(ANSWERED_WITHIN_S) as client:
+            while not enough.is_set():
+                answer = client.post("/v1/events", json=self.event(session, number))
+                if answer.status_code == _CREATED:
+                    number += 1
+                else:
+                    assert answer.status_code == _UNAVAILABLE, answer.text
+                    assert int(answer.headers["retry-after"]) >= 1
+                    refused += 1
+                    time.sleep(0.1)
+        return number, refused
+
+    def sessions_worked_on(self, *, since: int) -> int:
+        """In how many sessions a job was completed after a time; none while the database is away."""
+        done = observation_generation_jobs.c
+        counted = select(func.count(done.session_id.distinct())).where(done.completed_at > since)
+        try:
+            return self.read(lambda conn: conn.execute(counted).scalar_one())
+        except StorageUnavailable:
+            return 0
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """What a function of a connection finds in the database."""

@@ -29,7 +29,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from postgres_admin import admin_execute
+from postgres_admin import admin_execute, admin_fetch
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -289,7 +289,28 @@ class PostgresServer(Server):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() in {"ready", "standby"}
+
+    def copy_to(self, standby: "PostgresServer") -> None:
+        """Make another server's cluster a standby of this one, which waits for it at each commit from then on."""
+        copied = self._account.run(
+            [self.binaries / "pg_basebackup", "-D", standby._data, "-R", "-X", "stream", "-c", "fast", "-d", self.url],
+            timeout_s=START_TIMEOUT_S,
+        )
+        if copied.returncode != 0:
+            raise ServerFailed(f"pg_basebackup ended with {copied.returncode}:\n{copied.stderr}")
+        standby.password = self.password
+        standby.start()
+        for statement in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
+            admin_execute(self.url, statement)
+        in_step = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+        if not _until(lambda: bool(admin_fetch(self.url, in_step)), START_TIMEOUT_S):
+            raise ServerFailed(f"the standby does not follow:\n{standby.log[-2000:]}")
+
+    def promote(self) -> None:
+        """Make a standby take writes."""
+        admin_execute(self.url, "ALTER SYSTEM SET synchronous_standby_names = ''")
+        admin_execute(self.url, "SELECT pg_promote(true, 60)")
 
 
 class RedisServer(Server):
@@ -336,6 +357,17 @@ def postgres_server(
         server.create_cluster()
         with _running(server):
             yield server
+
+
+@contextlib.contextmanager
+def standby_of(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """A standby that the primary waits for at each commit. Raises ServerFailed."""
+    account = unprivileged_account()
+    with _guarded_folder("postgres", account) as folder:
+        standby = PostgresServer(folder, account, primary.binaries, durable=False)
+        primary.copy_to(standby)
+        with _running(standby):
+            yield standby
 
 
 @contextlib.contextmanager

@@ -131,7 +131,8 @@ class Settings(BaseModel):
         "",
         description=(
             "Empty: SQLite in the home. Else `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`, "
-            "with TLS by `?sslmode=verify-full&sslrootcert=FILE`."
+            "with TLS by `?sslmode=verify-full&sslrootcert=FILE`; several hosts as `HOST:PORT,HOST:PORT`, with "
+            "`?target_session_attrs=read-write`."
         ),
         examples=["postgresql://onlooker:secret@db.example/onlooker"],
     )

@@ -10,16 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import func, select
 
 from deployment import Deployment, deployment
-from onlooker.domain.errors import StorageUnavailable
 from onlooker.host import now_ms
-from onlooker.storage.tables import observation_generation_jobs
 from pgbouncer import pgbouncer
 from servers import PostgresServer, ServerFailed, ServerMissing
 
-ANSWERED_WITHIN_S = 15
 WORKED_ON_WITHIN_S = 25
 """From the start of a Postgres: every session goes on. A lane that waits for a lease or a look at all rows is later."""
 
@@ -51,13 +47,13 @@ def test_a_postgres_that_goes_under_load_is_said_and_what_was_accepted_is_done(
         processes = [it.serve("--no-worker"), it.work(), it.work()]
         enough = threading.Event()
         with ThreadPoolExecutor(CLIENTS) as clients:
-            sending = [clients.submit(post_and_post_again, it, session, enough) for session in range(CLIENTS)]
+            sending = [clients.submit(it.post_and_post_again, session, enough) for session in range(CLIENTS)]
             it.wait_until_completed(20)
             (own_postgres.stop if ending == "stopped" else own_postgres.kill)()
             time.sleep(2)
             back_at = now_ms()
             own_postgres.start()
-            it.wait_until(lambda: sessions_worked_on(it, since=back_at) == CLIENTS, WORKED_ON_WITHIN_S)
+            it.wait_until(lambda: it.sessions_worked_on(since=back_at) == CLIENTS, WORKED_ON_WITHIN_S)
             enough.set()
             told = [each.result() for each in sending]
         it.wait_until_settled()
@@ -82,32 +78,6 @@ def test_a_server_is_stopped_in_order_while_its_postgres_is_away(
         assert time.monotonic() - began < within_s
         assert "Traceback" not in it.log()
         own_postgres.resume()
-
-
-def sessions_worked_on(it: Deployment, *, since: int) -> int:
-    """In how many sessions a job was completed after a time; none while the database is away."""
-    done = observation_generation_jobs
-    counted = select(func.count(done.c.session_id.distinct())).where(done.c.completed_at > since)
-    try:
-        return it.read(lambda conn: conn.execute(counted).scalar_one())
-    except StorageUnavailable:
-        return 0
-
-
-def post_and_post_again(it: Deployment, session: int, enough: threading.Event) -> tuple[int, int]:
-    """Post one event after the other, each until it is acknowledged; how many, and how often 503 was said."""
-    number = refused = 0
-    with it.client(ANSWERED_WITHIN_S) as client:
-        while not enough.is_set():
-            answer = client.post("/v1/events", json=it.event(session, number))
-            if answer.status_code == 201:
-                number += 1
-            else:
-                assert answer.status_code == 503, answer.text
-                assert int(answer.headers["retry-after"]) >= 1
-                refused += 1
-                time.sleep(0.1)
-    return number, refused
 
 
 def test_what_a_client_that_went_away_had_sent_is_stored_once_at_most(tmp_path: Path, database_url: str | None) -> None:

@@ -108,7 +108,7 @@ async def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_told(
 
     async with open_database(postgres_database_prepared) as database:
         assert isinstance(database, PostgresDatabase)
-        await database.listening_dsn()  # what stands behind the URL is known
+        await database.listening_hosts()  # what stands behind the URL is known
         with monkeypatch.context() as lossy:
             lossy.setattr(asyncpg, "connect", connect_and_lose)
             for ask in (database.tx, database.read, database.alone):

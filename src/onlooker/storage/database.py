@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -29,6 +29,7 @@ from sqlalchemy.pool import NullPool
 from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.host import boot_id, now_ms, steady_ms
 from onlooker.storage import dialect
+from onlooker.storage.urls import parse_url
 
 __all__ = ["Connection", "Database", "open_database"]
 
@@ -101,7 +102,7 @@ async def open_database(
     A SQLite file is created with mode 0600; the rest is for Postgres, see `PostgresLimits`. Raises `Misconfigured`
     for any other URL. The schema is not touched: see `storage.schema`.
     """
-    parsed = make_url(url)
+    parsed = parse_url(url)
     if parsed.get_backend_name() == dialect.SQLITE:
         sqlite = SqliteDatabase(parsed)
         try:

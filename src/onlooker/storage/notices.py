@@ -63,11 +63,11 @@ class Notices:
         while True:
             # Where the server is away, the calls that need it say so; here it is only asked again.
             with contextlib.suppress(*_GONE):
-                dsn = await self._database.listening_dsn()
-                if dsn is None:
+                hosts = await self._database.listening_hosts()
+                if hosts is None:
                     return await self._ask_again_and_again()
-                connection = await asyncpg.connect(
-                    dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "onlooker-notices"}
+                connection = await hosts.connect(
+                    timeout_s=CONNECT_TIMEOUT_S, server_settings={"application_name": "onlooker-notices"}
                 )
                 try:
                     await self._until_lost(connection)

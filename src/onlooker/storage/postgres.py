@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -22,6 +22,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 
 from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.storage import dialect
+from onlooker.storage.hosts import Hosts
+from onlooker.storage.urls import each_host, parse_url
 
 T = TypeVar("T")
 
@@ -92,8 +94,9 @@ class PostgresDatabase:
 
     def __init__(self, url: URL, *, limits: PostgresLimits, direct_url: str = "") -> None:
         self.url = url.render_as_string(hide_password=True)
-        self._dsn = _dsn(url, "ONLOOKER_DATABASE_URL")
-        self._direct_dsn = _dsn(make_url(direct_url), "ONLOOKER_DATABASE_DIRECT_URL") if direct_url else None
+        self._hosts = _hosts(url, "ONLOOKER_DATABASE_URL")
+        direct = "ONLOOKER_DATABASE_DIRECT_URL"
+        self._direct = _hosts(parse_url(direct_url, direct), direct) if direct_url else None
         self._limits = limits
         self._server: _Server | None = None
         self._engines: _Engines | None = None
@@ -113,9 +116,9 @@ class PostgresDatabase:
     async def alone(self, work: Callable[[Connection], T]) -> T:
         """See `Database.alone`."""
         server = await self._look()
-        dsn = self._direct_dsn or self._dsn
-        is_pooled = server.is_pooled and self._direct_dsn is None
-        engine = self._engine(dsn, _Server(is_pooled, server.version), synchronous_commit="on", is_unbounded=True)
+        hosts = self._direct or self._hosts
+        is_pooled = server.is_pooled and self._direct is None
+        engine = self._engine(hosts, _Server(is_pooled, server.version), synchronous_commit="on", is_unbounded=True)
         try:
             return await self._transact(engine, work)
         finally:
@@ -124,14 +127,14 @@ class PostgresDatabase:
     async def scrub(self) -> None:
         """See `Database.scrub`: nothing is ours to do."""
 
-    async def listening_dsn(self) -> str | None:
+    async def listening_hosts(self) -> Hosts | None:
         """Where a connection stays the same for as long as it takes; None where only a pooler can be reached.
 
         Raises `StorageUnavailable`.
         """
-        if self._direct_dsn is not None:
-            return self._direct_dsn
-        return None if (await self._look()).is_pooled else self._dsn
+        if self._direct is not None:
+            return self._direct
+        return None if (await self._look()).is_pooled else self._hosts
 
     async def close(self) -> None:
         """Close both pools; connections that do not end in time are cut. A second call does nothing."""
@@ -147,8 +150,8 @@ class PostgresDatabase:
         if self._engines is None:
             server = await self._look()
             if self._engines is None:
-                durable = self._engine(self._dsn, server, synchronous_commit="on")
-                self._engines = _Engines(durable, self._engine(self._dsn, server, synchronous_commit="off"))
+                durable = self._engine(self._hosts, server, synchronous_commit="on")
+                self._engines = _Engines(durable, self._engine(self._hosts, server, synchronous_commit="off"))
         return self._engines
 
     async def _look(self) -> _Server:
@@ -162,8 +165,8 @@ class PostgresDatabase:
     async def _ask_server(self) -> _Server:
         timeout_s = self._limits.timeout_s
         try:
-            connection = await asyncpg.connect(
-                self._dsn, timeout=timeout_s, server_settings={"application_name": APPLICATION}, **NO_STATEMENT_CACHE
+            connection = await self._hosts.connect(
+                timeout_s=timeout_s, server_settings={"application_name": APPLICATION}, **NO_STATEMENT_CACHE
             )
             try:
                 # A pooler gives a key of its own as that of the process, and the same process for one transaction only.
@@ -201,15 +204,16 @@ class PostgresDatabase:
                 raise _not_reached(error) from error
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _engine(self, dsn: str, server: _Server, *, synchronous_commit: str, is_unbounded: bool = False) -> AsyncEngine:
+    def _engine(
+        self, hosts: Hosts, server: _Server, *, synchronous_commit: str, is_unbounded: bool = False
+    ) -> AsyncEngine:
         """A pool of connections to a server; an unbounded one has no pool and no limit of time."""
         limits = self._limits
         session = _session_settings(server, limits, synchronous_commit, is_unbounded=is_unbounded)
 
         async def connect(**_parts: object) -> Any:
-            connection = await asyncpg.connect(
-                dsn,
-                timeout=limits.timeout_s,
+            connection = await hosts.connect(
+                timeout_s=limits.timeout_s,
                 command_timeout=None if is_unbounded else limits.statement_timeout_s + ANSWER_AFTER_S,
                 server_settings={"application_name": APPLICATION, **({} if server.is_pooled else session)},
                 **(NO_STATEMENT_CACHE if server.is_pooled else {}),
@@ -257,8 +261,8 @@ def _milliseconds(seconds: float) -> str:
     return str(int(seconds * 1000))
 
 
-def _dsn(url: URL, variable: str) -> str:
-    """The URL as the driver reads it. Raises `Misconfigured` for an unknown option, and a file that is not there."""
+def _hosts(url: URL, variable: str) -> Hosts:
+    """A URL's hosts. Raises `Misconfigured` for an unknown option, and a file that is not there."""
     problems = [
         f"{variable} has the option {name}, which is not known; for TLS there are sslmode, sslrootcert, sslcert, sslkey"
         for name in sorted(set(url.query) - URL_OPTIONS)
@@ -271,7 +275,8 @@ def _dsn(url: URL, variable: str) -> str:
     ]
     if problems:
         raise Misconfigured(problems)
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    named_hosts = each_host(url.set(drivername="postgresql"))
+    return Hosts([each.render_as_string(hide_password=False) for each in named_hosts])
 
 
 def _not_reached(error: Exception) -> StorageUnavailable:
