@@ -34,7 +34,7 @@ from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.http.schemas import ObservationView
 from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 from onlooker.queue.sql import SqlQueue
-from onlooker.services.generate import Generate
+from onlooker.services.generate import Generate, Run
 from onlooker.services.jobs import Jobs
 from onlooker.services.outbox import Outbox
 from onlooker.services.rendering import note_line
@@ -42,7 +42,7 @@ from onlooker.services.usage import Spending
 from onlooker.storage import accounts, jobs, observations, spending
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.search import search
-from onlooker.storage.spending import ModelSpent
+from onlooker.storage.spending import JobSpent, ModelSpent
 from onlooker.storage.tables import observation_generation_job_events
 from onlooker.worker import Worker
 from waiting import wait_until
@@ -308,6 +308,29 @@ async def test_what_the_session_said_lately_is_linked_and_not_stored_again(datab
     assert len(await notes_of(database, elsewhere)) == 1
 
 
+async def test_sessions_that_are_taken_together_see_what_they_said_and_nothing_of_each_other(
+    database: Database,
+) -> None:
+    scope, foreign = await new_scope(database), await new_scope(database)
+    made = [
+        await session_of(database, 3, session=session, scope=of)
+        for session, of in (("a", scope), ("b", scope), ("c", foreign))
+    ]
+    provider = PaidProvider(longest_run=1)
+    async with rig(database, provider) as it:
+        generate = it.worker.generate
+        for count in range(3):
+            runs = await asyncio.gather(*(generate.take(of_one[0].session_id, of_one[0].id) for of_one in made))
+            taken = [run for run in runs if isinstance(run, Run)]
+            assert [run.taken.ids for run in taken] == [[of_one[count].id] for of_one in made]
+            await asyncio.gather(*(generate.run(run) for run in taken))
+    for of_one in made:
+        asked = [request for request in provider.asked if request.session_id == of_one[0].session_id]
+        titles = [f"note of {job.source_id}" for job in of_one]
+        assert [[note.title for note in request.recent] for request in asked] == [titles[:count] for count in range(3)]
+        assert [sources for _, sources in await notes_of(database, of_one[0])] == [[job.source_id] for job in of_one]
+
+
 async def test_a_note_may_replace_one_that_the_model_was_shown_and_no_other(database: Database) -> None:
     scope = await new_scope(database)
     (foreign,) = await session_of(database, 1, session="other", scope=scope)
@@ -468,8 +491,8 @@ async def test_a_teams_cap_counts_all_its_projects_and_no_other_teams(database: 
     def spend(conn: Connection) -> None:
         spending.set_cap(conn, scope.team_id, Cap(None, Period.MONTH, "microusd", 2_500_000))
         for job in (mine, theirs):
-            spent = [ModelSpent("paid", "m", COST, cost_microusd=2_500_000)]
-            spending.add_usage(conn, job, spent, call="x", wall_ms=now_ms())
+            spent = JobSpent(job, "x", [ModelSpent("paid", "m", COST, cost_microusd=2_500_000)])
+            spending.add_usage(conn, [spent], wall_ms=now_ms())
 
     await database.tx(spend)
     async with rig(database, PaidProvider()) as it:

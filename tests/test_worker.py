@@ -21,6 +21,7 @@ from onlooker.services.outbox import Outbox
 from onlooker.storage import jobs, taking
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.tables import messages, observation_sources, observations
+from onlooker.storage.taking import Wanted
 from onlooker.worker import Worker
 from waiting import wait_until
 
@@ -381,7 +382,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_writes_nothing(database:
         if len(provider.asked) == 1:
             await end_lease(database, job)
             other = await database.tx(
-                lambda conn: taking.take(conn, job.session_id, job.id, terms_of(), token="other", wall_ms=now_ms())
+                lambda conn: taking.take(conn, Wanted(job.session_id, job.id, "other"), terms_of(), wall_ms=now_ms())
             )
             assert isinstance(other, jobs.Taken)
         return one_note_an_event(request)

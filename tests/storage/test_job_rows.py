@@ -15,8 +15,9 @@ from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job, Scope
 from onlooker.storage import heads, jobs, taking
 from onlooker.storage.database import Connection, Database
-from onlooker.storage.jobs import NOTHING, Later, Taken
+from onlooker.storage.jobs import NOTHING, Later, Made, Taken
 from onlooker.storage.tables import api_keys, observation_generation_job_events
+from onlooker.storage.taking import Wanted
 
 
 def scope_of(job: Job) -> Scope:
@@ -30,7 +31,8 @@ async def take(
     database: Database, job: Job, *, token: str = "t", longest_run: int = 1, worker: str = "w"
 ) -> Taken | Later | Literal["nothing"]:
     terms = terms_of(worker=worker, longest_run=longest_run)
-    return await database.tx(lambda conn: taking.take(conn, job.session_id, job.id, terms, token=token, wall_ms=NOW))
+    wanted = Wanted(job.session_id, job.id, token)
+    return await database.tx(lambda conn: taking.take(conn, wanted, terms, wall_ms=NOW))
 
 
 async def taken(database: Database, job: Job, *, token: str = "t", longest_run: int = 1) -> Taken:
@@ -42,7 +44,7 @@ async def taken(database: Database, job: Job, *, token: str = "t", longest_run: 
 async def complete(database: Database, run: Taken) -> None:
     def work(conn: Connection) -> None:
         jobs.lock(conn, run.head)
-        jobs.complete(conn, run, provider="rules", model=None, prompt_version="1")
+        jobs.complete(conn, run, Made("rules", None, "1"))
 
     await database.tx(work)
 
@@ -82,6 +84,43 @@ async def test_of_many_workers_that_start_one_job_exactly_one_gets_it(database: 
     results = await asyncio.gather(*(take(database, job, token=f"t{n}", worker=f"w{n}") for n in range(32)))
     assert sum(isinstance(result, Taken) for result in results) == 1
     assert all(isinstance(result, (Taken, Later)) for result in results)
+
+
+async def test_of_many_lanes_at_once_each_gets_its_own_head_and_is_ended_by_its_own_token(database: Database) -> None:
+    first, second = await session_with_jobs(database, 2)
+    (other,) = await session_with_jobs(database, 1)
+    (alone,) = await store(database, new_event(await new_scope(database), None))
+    (busy,) = await session_with_jobs(database, 1)
+    await taken(database, busy, token="busy")
+    done = await session_with_jobs(database, 1)
+    await complete(database, await taken(database, done[0], token="done"))
+    wanted = [
+        Wanted(job.session_id, job.id, f"of {number}")
+        for number, job in enumerate((second, other, alone, busy, done[0]))
+    ]
+    of_first, of_other, of_alone, of_busy, of_done = await database.tx(
+        lambda conn: taking.take_locked(conn, wanted, terms_of(), wall_ms=NOW)
+    )
+    assert isinstance(of_first, Taken)
+    assert isinstance(of_other, Taken)
+    assert isinstance(of_alone, Taken)
+    assert [run.ids for run in (of_first, of_other, of_alone)] == [[first.id], [other.id], [alone.id]]
+    assert [run.head for run in (of_first, of_other, of_alone)] == [
+        await read(database, job) for job in (first, other, alone)
+    ]
+    assert isinstance(of_busy, Later)
+    assert of_done == NOTHING
+    # What was taken away is left as it is, and the others are completed all the same.
+    await end_lease(database, other)
+    again = await taken(database, other, token="again")
+    made = Made("rules", None, "1")
+    ours = await database.tx(
+        lambda conn: jobs.complete_each(conn, [(of_first, made), (of_other, made), (of_alone, made)])
+    )
+    assert ours == {of_first.token, of_alone.token}
+    assert (await read(database, other)).lease_token == again.token
+    lanes = [(job.session_id, job.id) for job in (first, other, alone, busy)]
+    assert await database.read(lambda conn: jobs.next_heads(conn, lanes)) == [second, None, None, None]
 
 
 async def test_while_a_worker_has_the_session_others_wait_five_seconds_at_most(database: Database) -> None:
@@ -315,7 +354,7 @@ async def test_a_job_held_by_a_dead_process_of_this_machine_is_put_back(database
     dead_identity = _identity_of_a_process_that_ended()
     (job,) = await session_with_jobs(database, 1)
     await database.tx(
-        lambda conn: taking.take(conn, job.session_id, job.id, terms_of(worker=dead_identity), token="t", wall_ms=NOW)
+        lambda conn: taking.take(conn, Wanted(job.session_id, job.id, "t"), terms_of(worker=dead_identity), wall_ms=NOW)
     )
     holders = await database.read(heads.dead_holders)
     assert holders == [dead_identity]

@@ -68,6 +68,31 @@ async def test_a_statement_that_takes_too_long_is_ended(either_url: str) -> None
         assert await database.read(schema.installed_version) == schema.SCHEMA_VERSION
 
 
+async def test_what_another_has_locked_is_left_out_or_waited_for(either_url: str) -> None:
+    async with open_database(either_url) as database:
+        locked = asyncio.Event()
+
+        async def try_both() -> set[str]:
+            return await database.tx(lambda conn: dialect.try_lock_keys(conn, ["mine", "theirs"]))
+
+        async def hold() -> None:
+            async with open_database(either_url) as other:
+
+                def work(conn: Connection) -> None:
+                    dialect.lock_keys(conn, ["theirs"])
+                    locked.set()
+                    sleep(1)(conn)
+
+                await other.tx(work)
+
+        holding = asyncio.create_task(hold())
+        await locked.wait()
+        assert await try_both() == {"mine"}
+        assert not holding.done()
+        await holding
+        assert await try_both() == {"mine", "theirs"}
+
+
 async def test_a_migration_may_take_longer_than_a_statement(either_url: str) -> None:
     async with open_database(either_url, statement_timeout_s=1, transaction_timeout_s=1) as database:
         await database.alone(sleep(3.3))

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from onlooker.domain.batching import GenerationPolicy
 from onlooker.domain.errors import (
     Busy,
     ClaimLost,
@@ -26,13 +25,14 @@ from onlooker.domain.jobs import JobKind, JobStatus, retry_delay_ms
 from onlooker.domain.models import Draft, Event, Job, ModelUse, Usage, total_usage
 from onlooker.domain.spending import Price, price_of
 from onlooker.providers.contract import DEFAULT_MODE, GenerationAnswer, Provider
-from onlooker.services.material import Material, load_material
-from onlooker.services.noting import Made, store_notes, write_notes
-from onlooker.storage import jobs, spending, taking
+from onlooker.services.material import Material, load_materials
+from onlooker.services.noting import Notes, store_notes, write_notes
+from onlooker.services.together import APART, Together
+from onlooker.storage import jobs, sessions, spending, taking
 from onlooker.storage.database import Connection, Database
-from onlooker.storage.jobs import Later, Taken
-from onlooker.storage.spending import ModelSpent
-from onlooker.storage.taking import Terms
+from onlooker.storage.jobs import MADE_BY_NOBODY, Later, Made, Taken
+from onlooker.storage.spending import JobSpent, ModelSpent
+from onlooker.storage.taking import Terms, Wanted
 from onlooker.telemetry import log, place_of
 
 SMALLEST_INPUT = 500
@@ -71,6 +71,34 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What is stored of a run: `kept` is what it is about, `rest` goes back."""
+
+    kept: Taken
+    rest: Taken
+    made: Made
+    notes: Notes
+    spent: JobSpent | None
+
+    @property
+    def head(self) -> Job:
+        """The head of the run."""
+        return self.kept.head
+
+    @property
+    def lane(self) -> str:
+        """What no other that is stored at the same time has."""
+        return self.head.session_id or self.head.id
+
+
+_Lane = tuple[str | None, str]
+"""A session, or where there is none the job itself."""
+
+_Nothing = Literal["nothing"]
+_Apart = Literal["apart"]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How a run ended: in how many ms the lane has its next attempt (None: it has none), and which jobs are done."""
 
@@ -104,36 +132,51 @@ class Generate:
         self._language = language
         self._mode = mode
         self.lease_ms = terms.lease_ms
+        self._taking: Together[Wanted, Run | Later | _Nothing] = Together(
+            database.tx, self._take_all, key=lambda wanted: wanted.lane
+        )
+        self._storing: Together[_Outcome, bool] = Together(
+            database.tx, self._store_all, key=lambda outcome: outcome.lane
+        )
+        self._looking: Together[_Lane, Job | None] = Together(
+            database.read, self._look_at_all, key=lambda lane: lane[0] or lane[1]
+        )
 
     async def take(self, session_id: str | None, job_id: str) -> Run | Later | Literal["nothing"]:
         """Take the head of the lane that this job's message stands in. Raises `StorageUnavailable`."""
-        token = secrets.token_hex(16)
-
-        def work(conn: Connection) -> Run | Later | Literal["nothing"]:
-            taken = taking.take(conn, session_id, job_id, self._terms, token=token, wall_ms=self._now_ms())
-            return self._read(conn, taken) if isinstance(taken, Taken) else taken
-
+        wanted = Wanted(session_id, job_id, secrets.token_hex(16))
         try:
-            return await self._database.tx(work)
+            return await self._taking.ask(wanted)
         except StorageUnavailable as error:
             if not error.outcome_unknown:
                 raise
 
             def find(conn: Connection) -> Run | None:
-                held = jobs.find_taken(conn, job_id, token)
-                return None if held is None else self._read(conn, held)
+                held = jobs.find_taken(conn, job_id, wanted.token)
+                return None if held is None else self._read(conn, [held])[0]
 
             found = await self._outlast(lambda: self._database.read(find))
             if found is None:
                 raise
             return found
 
-    def _read(self, conn: Connection, taken: Taken) -> Run:
+    def _take_all(
+        self, conn: Connection, wanted: Sequence[Wanted], *, waits: bool
+    ) -> list[Run | Later | _Nothing | _Apart]:
+        locked = sessions.lock_for(conn, [each.session_id for each in wanted], waits=waits)
+        ours = [each for each in wanted if each.session_id in locked]
+        answers = taking.take_locked(conn, ours, self._terms, wall_ms=self._now_ms())
+        taken = {each.lane: answer for each, answer in zip(ours, answers, strict=True)}
+        runs = {run.taken.token: run for run in self._read(conn, [each for each in answers if isinstance(each, Taken)])}
+        found = (taken.get(each.lane, APART) for each in wanted)
+        return [runs[each.token] if isinstance(each, Taken) else each for each in found]
+
+    def _read(self, conn: Connection, taken: Sequence[Taken]) -> list[Run]:
         """What was taken with what it is about, in the transaction that took it: another would cost as much again."""
-        if taken.head.kind in self._chores:
-            return Run(taken, None)
-        sparing = self._terms.spends and taken.policy is not GenerationPolicy.PER_EVENT
-        return Run(taken, load_material(conn, taken, sparing=sparing))
+        asking = [each for each in taken if each.head.kind not in self._chores]
+        materials = load_materials(conn, asking, spends=self._terms.spends)
+        of_token = {each.token: material for each, material in zip(asking, materials, strict=True)}
+        return [Run(each, of_token.get(each.token)) for each in taken]
 
     async def ready(self) -> None:
         """Return when it is worth claiming a job: see `Provider.ready`."""
@@ -273,7 +316,7 @@ class Generate:
 
         def complete(conn: Connection) -> None:
             jobs.lock(conn, taken.head)
-            jobs.complete(conn, taken, provider="", model=None, prompt_version="")
+            jobs.complete(conn, taken, MADE_BY_NOBODY)
 
         await self._write(taken, complete)
         return Ended(None, taken.ids)
@@ -289,7 +332,11 @@ class Generate:
 
     async def next_head(self, session_id: str | None, job_id: str) -> Job | None:
         """The head of the lane that this job's message stood in, where it is due (R7)."""
-        return await self._database.read(lambda conn: jobs.next_head(conn, session_id, job_id))
+        return await self._looking.ask((session_id, job_id))
+
+    @staticmethod
+    def _look_at_all(conn: Connection, lanes: Sequence[_Lane], *, waits: bool) -> list[Job | None]:  # noqa: ARG004 - it locks nothing
+        return list(jobs.next_heads(conn, lanes))
 
     async def _settle(
         self, taken: Taken, error: ProviderError, spent: Sequence[ModelUse] = (), *, final: bool = False
@@ -333,58 +380,78 @@ class Generate:
         )
         told = material.of_jobs(kept) if rest.jobs else material
         notes = write_notes(told, told.told, answer.drafts, made, new_id=self._new_id, now=self._now_ms())
+        outcome = _Outcome(kept, rest, made, notes, self._spent(taken, spent))
 
-        def work(conn: Connection) -> None:
-            jobs.lock(conn, taken.head)
-            jobs.complete(conn, kept, provider=made.provider, model=made.model, prompt_version=made.prompt_version)
-            if rest.jobs:
-                jobs.give_back(conn, rest, reason="the answer was cut")
-            store_notes(conn, taken.head, notes, self._now_ms())
+        async def store() -> None:
+            if not await self._storing.ask(outcome):
+                raise ClaimLost("the job's lease is gone")
 
-        await self._write(taken, work, spent)
+        await self._fenced(taken, store, spent)
         return Ended(None, kept.ids)
 
-    async def _write(self, taken: Taken, work: Callable[[Connection], None], spent: Sequence[ModelUse] = ()) -> None:
-        """Run a fenced transaction until it is known to be done, for as long as the lease may live.
+    def _store_all(self, conn: Connection, outcomes: Sequence[_Outcome], *, waits: bool) -> list[bool | _Apart]:
+        """Whether each was stored: what is not ours any more changes nothing."""
+        locked = sessions.lock_for(conn, [each.head.session_id for each in outcomes], waits=waits)
+        there = [each for each in outcomes if each.head.session_id in locked]
+        completed = jobs.complete_each(conn, [(each.kept, each.made) for each in there])
+        stored = [each for each in there if each.kept.token in completed]
+        for each in stored:
+            if each.rest.jobs:
+                jobs.give_back(conn, each.rest, reason="the answer was cut")
+        store_notes(conn, [(each.head, each.notes) for each in stored], self._now_ms())
+        spent = [each.spent for each in stored if each.spent is not None]
+        spending.add_usage(conn, spent, wall_ms=self._now_ms())
+        return [each.kept.token in completed if each.head.session_id in locked else APART for each in outcomes]
 
-        What calls cost is added in it, and alone where the fence refuses it: a refused answer was paid too. After a
-        commit whose reply was lost the row is read before anything else (R5): a transaction that did commit is not
-        run again, and its fence would refuse it.
-        """
-        unknown = False
+    async def _write(self, taken: Taken, work: Callable[[Connection], None], spent: Sequence[ModelUse] = ()) -> None:
+        """`_fenced`, for a transaction of its own; what calls cost is added in it."""
 
         def whole(conn: Connection) -> None:
             work(conn)
             self._add_usage(conn, taken, spent)
 
-        async def write() -> None:
+        await self._fenced(taken, lambda: self._database.tx(whole), spent)
+
+    async def _fenced(self, taken: Taken, write: Callable[[], Awaitable[None]], spent: Sequence[ModelUse]) -> None:
+        """Make a fenced write until it is known to be done, for as long as the lease may live.
+
+        Where the fence refuses it, what calls cost is added alone: a refused answer was paid too. After a commit whose
+        reply was lost the row is read before anything else (R5): a transaction that did commit is not run again, and
+        its fence would refuse it.
+        """
+        unknown = False
+
+        async def attempt() -> None:
             nonlocal unknown
             if unknown and not await self._database.read(lambda conn: jobs.is_held(conn, taken)):
                 return
             try:
-                await self._database.tx(whole)
+                await write()
             except StorageUnavailable as error:
                 unknown = unknown or error.outcome_unknown
                 raise
 
         try:
-            await self._outlast(write)
+            await self._outlast(attempt)
         except ClaimLost:
             await self._outlast(lambda: self._database.tx(lambda conn: self._add_usage(conn, taken, spent)))
             raise
 
     def _add_usage(self, conn: Connection, taken: Taken, spent: Sequence[ModelUse]) -> None:
+        of_job = self._spent(taken, spent)
+        spending.add_usage(conn, [] if of_job is None else [of_job], wall_ms=self._now_ms())
+
+    def _spent(self, taken: Taken, spent: Sequence[ModelUse]) -> JobSpent | None:
+        """What a run's calls cost; None for no calls."""
         by_model: dict[tuple[str, str], list[ModelUse]] = {}
         for use in spent:
             if use.usage.calls:
                 by_model.setdefault((use.provider, use.model), []).append(use)
-        if not by_model:
-            return
         costs = [
             ModelSpent(provider, model, usage := total_usage(uses), self._cost_microusd(provider, model, usage))
             for (provider, model), uses in by_model.items()
         ]
-        spending.add_usage(conn, taken.head, costs, call=taken.token, wall_ms=self._now_ms())
+        return JobSpent(taken.head, taken.token, costs) if costs else None
 
     def _cost_microusd(self, provider: str, model: str, usage: Usage) -> int:
         """By the price of the model that answered, else of the one that was asked for: an endpoint names it its way."""

@@ -1,11 +1,12 @@
 """What jobs are about: read from the rows, since a message is advice only; and turned into what a provider is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from onlooker.domain.batching import GenerationPolicy
 from onlooker.domain.folding import Folded, fold
 from onlooker.domain.jobs import JobKind
-from onlooker.domain.models import Event, Job
+from onlooker.domain.models import Event, Job, Scope
 from onlooker.domain.similarity import Said
 from onlooker.providers.contract import GenerationRequest, RecentNote, SummaryOf
 from onlooker.storage import accounts, events, observations
@@ -65,26 +66,48 @@ class Material:
         )
 
 
-def load_material(conn: Connection, taken: Taken, *, sparing: bool) -> Material:
-    """Read what a run is about. `sparing` leaves out of what a provider is told whatever needs no model."""
-    head = taken.head
+def load_materials(conn: Connection, runs: Sequence[Taken], *, spends: bool) -> list[Material]:
+    """Read what each run is about.
+
+    Where calls cost, what needs no model is left out of what a provider is told, unless the policy has a call an event.
+    """
+    of_scope: dict[Scope, list[Taken]] = {}
+    for run in runs:
+        of_scope.setdefault(run.head.scope, []).append(run)
+    said: dict[str, list[Said]] = {}
+    by_id: dict[str, Event] = {}
+    for scope, of_one in of_scope.items():
+        sessions = {run.head.session_id for run in of_one if run.head.session_id is not None}
+        said |= observations.said_lately(conn, scope, sessions, limit=MOST_RECENT)
+        sources = [job.source_id for run in of_one if _is_of_events(run.head) for job in run.jobs]
+        by_id |= {event.id: event for event in events.events_by_ids(conn, scope, sources)}
+    return [_material(conn, run, said.get(run.head.session_id or "", []), by_id, spends=spends) for run in runs]
+
+
+def _is_of_events(head: Job) -> bool:
+    """Whether each job of the run is of one event, whose id it has."""
+    return head.source_type not in {"turn", "session"} and head.kind is not JobKind.EVENT_BATCH
+
+
+def _material(
+    conn: Connection, run: Taken, said: Sequence[Said], by_id: Mapping[str, Event], *, spends: bool
+) -> Material:
+    head = run.head
+    sparing = spends and run.policy is not GenerationPolicy.PER_EVENT
     found: Sequence[Event]
-    said: list[Said] = []
-    if head.session_id is not None:
-        said = observations.said_lately(conn, head.scope, head.session_id, limit=MOST_RECENT)
-    if head.source_type == "turn":
+    if _is_of_events(head):
+        found = [by_id[job.source_id] for job in run.jobs if job.source_id in by_id]
+    elif head.source_type == "turn":
         found = events.events_of_turn(conn, head.scope, head.source_id)
     elif head.source_type == "session":
         of_session = head.session_id or head.source_id
         spoken = events.latest_of_types(conn, head.scope, of_session, TOLD_IN_SUMMARIES) if sparing and said else ()
         found = spoken or events.events_of_session(conn, head.scope, of_session)
-    elif head.kind is JobKind.EVENT_BATCH:
-        found = events.events_of_batch(conn, head.scope, head.source_id)
     else:
-        found = events.events_by_ids(conn, head.scope, [job.source_id for job in taken.jobs])
+        found = events.events_of_batch(conn, head.scope, head.source_id)
     return Material(
         head,
-        taken.project_name or accounts.project_name(conn, head.scope),
+        run.project_name or accounts.project_name(conn, head.scope),
         tuple(found),
         tuple(said),
         _divide(head, found, said) if sparing else everything(found),

@@ -7,23 +7,15 @@ from typing import Any
 
 from onlooker.domain import keys
 from onlooker.domain.jobs import JobKind
-from onlooker.domain.models import OWN_TYPE, Draft, Event, Job, NewObservation, NewSource
+from onlooker.domain.models import OWN_TYPE, Draft, Event, Job, NewObservation, NewSource, Scope
 from onlooker.domain.payloads import prepare
 from onlooker.domain.similarity import Said, repeats
 from onlooker.services.material import Material
 from onlooker.storage import accounts, observations
 from onlooker.storage.database import Connection
+from onlooker.storage.jobs import Made
 
 DRAFT_TEXTS = ("title", "subtitle", "narrative", "facts", "concepts", "files_read", "files_modified")
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Who made the drafts, and with what."""
-
-    provider: str
-    model: str | None
-    prompt_version: str
 
 
 @dataclass(slots=True)
@@ -70,21 +62,32 @@ def write_notes(
     return notes
 
 
-def store_notes(conn: Connection, job: Job, notes: Notes, now: int) -> None:
-    """Store what an answer adds, in the transaction that completes its jobs."""
-    if notes.new:
-        observations.store_observations(conn, job.scope, notes.new, now)
-        accounts.audit(
-            conn, job.team_id, job.project_id, None, "observation.created", "job", job.id, now,
-            detail=str(len(notes.new)),
-        )  # fmt: skip
-    if notes.further:
-        # One that was deleted meanwhile has no further sources.
-        wanted = [observation_id for observation_id, _ in notes.further]
-        there = {each.id for each in observations.observations_by_ids(conn, job.scope, wanted)}
-        observations.add_sources(conn, job.scope, [each for each in notes.further if each[0] in there], now)
-    for by_id, replaced in notes.superseded:
-        observations.supersede(conn, job.scope, replaced, by_id=by_id, now=now)
+def store_notes(conn: Connection, added: Sequence[tuple[Job, Notes]], now: int) -> None:
+    """Store what answers add, in the transaction that completes their jobs."""
+    of_scope: dict[Scope, list[Notes]] = {}
+    for job, notes in added:
+        of_scope.setdefault(job.scope, []).append(notes)
+    for scope, of_one in of_scope.items():
+        observations.store_observations(conn, scope, [note for notes in of_one for note in notes.new], now)
+        _link_further(conn, scope, [each for notes in of_one for each in notes.further], now)
+        for by_id, replaced in (each for notes in of_one for each in notes.superseded):
+            observations.supersede(conn, scope, replaced, by_id=by_id, now=now)
+    accounts.audit_all(
+        conn,
+        [
+            (job.team_id, job.project_id, None, "observation.created", "job", job.id, str(len(notes.new)), now)
+            for job, notes in added
+            if notes.new
+        ],
+    )
+
+
+def _link_further(conn: Connection, scope: Scope, further: Sequence[tuple[str, Sequence[NewSource]]], now: int) -> None:
+    """Give stored notes further sources; one that was deleted meanwhile has none."""
+    if further:
+        wanted = [observation_id for observation_id, _ in further]
+        there = {each.id for each in observations.observations_by_ids(conn, scope, wanted)}
+        observations.add_sources(conn, scope, [each for each in further if each[0] in there], now)
 
 
 def scrubbed(draft: Draft) -> Draft:

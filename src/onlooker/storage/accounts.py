@@ -204,11 +204,16 @@ def audit(
     detail: str = "",
 ) -> None:
     """Write down who did what to which thing; never any content of it."""
+    audit_all(conn, [(team_id, project_id, api_key_id, action, subject_type, subject_id, detail, now)])
+
+
+def audit_all(conn: Connection, entries: Sequence[tuple[str | int | None, ...]]) -> None:
+    """Write down many, each as `audit` is given it."""
     dialect.insert_new(
         conn,
         audit_log,
         ("team_id", "project_id", "api_key_id", "action", "subject_type", "subject_id", "detail", "created_at"),
-        [(team_id, project_id, api_key_id, action, subject_type, subject_id, detail, now)],
+        entries,
     )
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Dialect,
     FunctionElement,
@@ -205,6 +206,19 @@ def lock_keys(conn: Connection, keys: Iterable[str]) -> None:
 _CUSTOM_PLANS = text("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
 
 
+_TRY_LOCKS = text(
+    "SELECT k FROM unnest(CAST(:keys AS TEXT[])) AS k WHERE pg_try_advisory_xact_lock(hashtextextended(k, 0))"
+)
+
+
+def try_lock_keys(conn: Connection, keys: Iterable[str]) -> set[str]:
+    """Hold those of these names that nobody else holds, until the transaction ends; which these are."""
+    wanted = set(keys)
+    if is_sqlite(conn) or not wanted:
+        return wanted
+    return {row[0] for row in fetch(conn, _TRY_LOCKS, {"keys": sorted(wanted)})}
+
+
 def plan_by_values(conn: Connection) -> None:
     """For the rest of the transaction, plan each statement for the values that it is given.
 
@@ -223,6 +237,13 @@ def try_lock(conn: Connection, key: str) -> bool:
     return bool(conn.execute(taken).scalar_one())
 
 
+def rows_as_json(backend: str, *columns: ColumnElement[Any]) -> ColumnElement[Any]:
+    """All rows of a subquery in one value: a JSON list of lists, in no order; empty or NULL for none."""
+    if backend == SQLITE:
+        return func.json_group_array(func.json_array(*columns))
+    return func.json_agg(func.json_build_array(*columns)).cast(Text)
+
+
 def insert_into(table: TableClause, backend: str) -> "PostgresInsert | SqliteInsert":
     """An INSERT that can say what to do about a row that is there, as this database has it.
 
@@ -237,7 +258,7 @@ def insert_into(table: TableClause, backend: str) -> "PostgresInsert | SqliteIns
     return postgresql.insert(table)
 
 
-Statement = Select[Any] | UpdateBase | TextClause
+Statement = Select[Any] | CompoundSelect[Any] | UpdateBase | TextClause
 
 
 def fetch(conn: Connection, statement: Statement, values: Mapping[str, Any]) -> list[Any]:

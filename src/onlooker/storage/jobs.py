@@ -6,9 +6,11 @@ decides (who is head, whose lease lives) is read after the session's lock was gi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from operator import itemgetter
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, Row, bindparam, func, literal_column, select, update
+from sqlalchemy import BigInteger, ColumnElement, Row, Text, bindparam, func, literal_column, select, update
 
 from onlooker.domain.batching import GenerationPolicy
 from onlooker.domain.errors import ClaimLost, IllegalTransition, NotFound
@@ -16,6 +18,7 @@ from onlooker.domain.jobs import LONGEST_OUTAGE_MS, JobKind, JobStatus, may_beco
 from onlooker.domain.models import Job, Scope
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection
+from onlooker.storage.given import Given
 from onlooker.storage.sessions import session_lock
 from onlooker.storage.tables import observation_generation_job_events, observation_generation_jobs
 from onlooker.storage.tenancy import belongs
@@ -40,30 +43,11 @@ FREED = {
 """What every end of a lease writes."""
 
 # The statements of a job's ordinary way, made once: making one costs more than SQLite needs to run it.
-_LOOK = select(*COLUMNS, dialect.database_now()).where(IS_LIVE)
-_HEAD = _LOOK.where(JOBS.c.session_id == bindparam("of_session")).order_by(JOBS.c.seq).limit(1)
-_ITSELF = _LOOK.where(JOBS.c.id == bindparam("of_job"))
 _EXTEND = (
     update(JOBS)
     .where(dialect.among(JOBS.c.id, "of_jobs"), JOBS.c.lease_token == bindparam("by_token"), IS_PROCESSING)
     .values(lease_until=dialect.database_now() + bindparam("lease_ms", type_=BigInteger))
 )
-_COMPLETE = (
-    update(JOBS)
-    .where(dialect.among(JOBS.c.id, "of_jobs"), JOBS.c.lease_token == bindparam("by_token"), IS_PROCESSING)
-    .values(
-        status=JobStatus.COMPLETED,
-        completed_at=dialect.database_now(),
-        updated_at=dialect.database_now(),
-        provider=bindparam("by_provider"),
-        model=bindparam("by_model"),
-        prompt_version=bindparam("by_prompt"),
-        held_since=None,
-        **FREED,
-    )
-    .returning(JOBS.c.completed_at)
-)
-
 LEASE_EXPIRED = "lease expired"
 RESUME_AFTER_MS = 1_500
 """Longer than a worker believes what it read of the providers' lanes."""
@@ -97,6 +81,18 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """Who made what is stored of a run, and with what."""
+
+    provider: str
+    model: str | None
+    prompt_version: str
+
+
+MADE_BY_NOBODY = Made("", None, "")
+
+
+@dataclass(frozen=True, slots=True)
 class Later:
     """Nothing to take now; the lane has something to do after `delay_ms`."""
 
@@ -121,18 +117,66 @@ def extend(conn: Connection, taken: Taken, *, lease_ms: int) -> None:
     _require_all(taken, dialect.change(conn, _EXTEND, given))
 
 
-def complete(conn: Connection, taken: Taken, *, provider: str, model: str | None, prompt_version: str) -> int:
-    """Complete the whole run, or raise `ClaimLost` and change nothing (R5, R6); when, by the database's clock.
+class _Statements:
+    """What is done for many runs or lanes at once, built once for a kind of database."""
 
-    Lock the session first.
+    def __init__(self, backend: str) -> None:
+        self.ids = Given(backend, id=Text())
+        self.done = Given(backend, id=Text(), token=Text(), provider=Text(), model=Text(), prompt_version=Text())
+        self.complete = (
+            update(JOBS)
+            .where(JOBS.c.id == self.done.c.id, JOBS.c.lease_token == self.done.c.token, IS_PROCESSING)
+            .values(
+                status=JobStatus.COMPLETED,
+                completed_at=dialect.database_now(),
+                updated_at=dialect.database_now(),
+                provider=self.done.c.provider,
+                model=self.done.c.model,
+                prompt_version=self.done.c.prompt_version,
+                held_since=None,
+                **FREED,
+            )
+            .returning(JOBS.c.id, JOBS.c.completed_at)
+        )
+        job = JOBS.alias("job")
+        is_live: ColumnElement[bool] = literal_column("job.status IN ('queued', 'processing')")
+        first = select(job.c.id).where(job.c.session_id == self.ids.c.id, is_live).order_by(job.c.seq).limit(1)
+        look = select(*COLUMNS, dialect.database_now()).where(IS_LIVE)
+        self.heads = look.where(JOBS.c.id.in_(select(first.scalar_subquery()).select_from(self.ids.table)))
+        self.themselves = look.where(JOBS.c.id.in_(select(self.ids.c.id)))
+
+
+@cache
+def _statements_for(backend: str) -> _Statements:
+    return _Statements(backend)
+
+
+def complete(conn: Connection, taken: Taken, made: Made) -> None:
+    """Complete the whole run, or raise `ClaimLost` and change nothing (R5, R6). Lock the session first."""
+    if taken.token not in complete_each(conn, [(taken, made)]):
+        raise ClaimLost("the job's lease is gone")
+
+
+def complete_each(conn: Connection, runs: Sequence[tuple[Taken, Made]]) -> set[str]:
+    """Complete runs whose sessions are locked; the tokens of those that were ours, the others are left as they are.
+
+    Raises `ClaimLost`, and the transaction must be rolled back, where only a part of a run was ours (R6).
     """
-    given = {"of_jobs": taken.ids, "by_token": taken.token}
-    made = {"by_provider": provider, "by_model": model, "by_prompt": prompt_version}
-    done = dialect.fetch(conn, _COMPLETE, {**given, **made})
-    _require_all(taken, len(done))
-    now = int(done[0][0])
-    note(conn, taken.jobs, "completed", now)
-    return now
+    statements = _statements_for(conn.dialect.name)
+    rows = [
+        (job.id, taken.token, made.provider, made.model, made.prompt_version)
+        for taken, made in runs
+        for job in taken.jobs
+    ]
+    # In one order for all: two transactions do not wait for each other.
+    given = statements.done(sorted(rows, key=itemgetter(0)))
+    done = dict(dialect.fetch(conn, statements.complete, given))
+    whole = [taken for taken, _ in runs if not done.keys().isdisjoint(taken.ids)]
+    for taken in whole:
+        _require_all(taken, len(done.keys() & set(taken.ids)))
+    if whole:
+        note(conn, (job for taken in whole for job in taken.jobs), "completed", max(done.values()))
+    return {taken.token for taken in whole}
 
 
 def give_back(conn: Connection, taken: Taken, *, reason: str) -> int:
@@ -216,17 +260,30 @@ def find_taken(conn: Connection, job_id: str, token: str) -> Taken | None:
     return Taken(tuple(map(read_job, rows)), token) if rows else None
 
 
+def next_heads(conn: Connection, lanes: Sequence[tuple[str | None, str]]) -> list[Job | None]:
+    """The head of each lane where it is queued and due, else None (R7).
+
+    A lane is named by its session, and one of no session by its job, which is its head.
+    """
+    statements = _statements_for(conn.dialect.name)
+    sessions = [(session_id,) for session_id, _ in lanes if session_id is not None]
+    themselves = [(job_id,) for session_id, job_id in lanes if session_id is None]
+    rows: list[Any] = []
+    if sessions:
+        rows += dialect.fetch(conn, statements.heads, statements.ids(sessions))
+    if themselves:
+        rows += dialect.fetch(conn, statements.themselves, statements.ids(themselves))
+    due: dict[str, Job] = {}
+    for *columns, now in rows:
+        head = read_job(columns)
+        if head.status is JobStatus.QUEUED and head.next_attempt_at <= now:
+            due[head.session_id or head.id] = head
+    return [due.get(session_id or job_id) for session_id, job_id in lanes]
+
+
 def next_head(conn: Connection, session_id: str | None, job_id: str) -> Job | None:
-    """The head of a lane where it is queued and due: a session's, or of no session the job itself; else None (R7)."""
-    if session_id is None:
-        rows = dialect.fetch(conn, _ITSELF, {"of_job": job_id})
-    else:
-        rows = dialect.fetch(conn, _HEAD, {"of_session": session_id})
-    if not rows:
-        return None
-    *columns, now = rows[0]
-    head = read_job(columns)
-    return head if head.status is JobStatus.QUEUED and head.next_attempt_at <= now else None
+    """`next_heads` for one lane."""
+    return next_heads(conn, [(session_id, job_id)])[0]
 
 
 def get(conn: Connection, scope: Scope, job_id: str) -> Job:

@@ -1,12 +1,13 @@
 """Observations and what they were made from."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, select, update
+from sqlalchemy import Row, Text, bindparam, delete, select, update
 
 from onlooker.domain.errors import NotFound
 from onlooker.domain.models import NewObservation, NewSource, Observation, ObservationKind, Scope, Source
@@ -15,6 +16,7 @@ from onlooker.host import new_id
 from onlooker.storage import dialect, search
 from onlooker.storage.analyser import ANALYSER_VERSION
 from onlooker.storage.database import Connection
+from onlooker.storage.given import Given
 from onlooker.storage.tables import observation_sources, observations
 from onlooker.storage.tenancy import is_listed, is_owned, owner
 
@@ -64,19 +66,6 @@ _RECENT = (
     .order_by(OBSERVATIONS.c.occurred_at.desc(), OBSERVATIONS.c.id.desc())
     .limit(bindparam("most"))
     .offset(bindparam("skipped"))
-)
-_SAID = (
-    select(OBSERVATIONS.c.id, OBSERVATIONS.c.kind, OBSERVATIONS.c.title, OBSERVATIONS.c.facts)
-    .where(
-        *is_owned(OBSERVATIONS),
-        OBSERVATIONS.c.session_id == bindparam("of_session"),
-        OBSERVATIONS.c.superseded_by.is_(None),
-        OBSERVATIONS.c.hidden.is_(False),
-        OBSERVATIONS.c.kind != ObservationKind.SUMMARY,
-        OBSERVATIONS.c.kind != ObservationKind.MANUAL,
-    )
-    .order_by(OBSERVATIONS.c.occurred_at.desc(), OBSERVATIONS.c.id.desc())
-    .limit(bindparam("most"))
 )
 _SUPERSEDE = (
     update(OBSERVATIONS)
@@ -156,14 +145,53 @@ def recent_observations(conn: Connection, scope: Scope, *, limit: int, offset: i
     return [read_observation(row) for row in conn.execute(_RECENT, values)]
 
 
-def said_lately(conn: Connection, scope: Scope, session_id: str, *, limit: int) -> list[Said]:
-    """What a session's latest observations said, oldest first; summaries and what is superseded aside."""
-    rows = dialect.fetch(conn, _SAID, {**owner(scope), "of_session": session_id, "most": limit})
-    facts = json.loads(f"[{','.join(row[3] for row in rows)}]")
-    said = [
-        Said(row[0], ObservationKind(row[1]), row[2], tuple(of_one)) for row, of_one in zip(rows, facts, strict=True)
-    ]
-    return said[::-1]
+class _Statements:
+    """What is done for many sessions at once, built once for a kind of database."""
+
+    def __init__(self, backend: str) -> None:
+        self.sessions = Given(backend, id=Text())
+        lately = (
+            select(OBSERVATIONS.c.id, OBSERVATIONS.c.kind, OBSERVATIONS.c.title, OBSERVATIONS.c.facts)
+            .add_columns(OBSERVATIONS.c.occurred_at)
+            .where(
+                *is_owned(OBSERVATIONS),
+                OBSERVATIONS.c.session_id == self.sessions.c.id,
+                OBSERVATIONS.c.superseded_by.is_(None),
+                OBSERVATIONS.c.hidden.is_(False),
+                OBSERVATIONS.c.kind != ObservationKind.SUMMARY,
+                OBSERVATIONS.c.kind != ObservationKind.MANUAL,
+            )
+            .order_by(OBSERVATIONS.c.occurred_at.desc(), OBSERVATIONS.c.id.desc())
+            .limit(bindparam("most"))
+            .correlate(self.sessions.table)
+            .subquery("lately")
+        )
+        rows = dialect.rows_as_json(
+            backend, lately.c.occurred_at, lately.c.id, lately.c.kind, lately.c.title, lately.c.facts
+        )
+        self.said = select(self.sessions.c.id, select(rows).scalar_subquery())
+
+
+@cache
+def _statements_for(backend: str) -> _Statements:
+    return _Statements(backend)
+
+
+def said_lately(conn: Connection, scope: Scope, session_ids: Collection[str], *, limit: int) -> dict[str, list[Said]]:
+    """What the latest observations of each session said, oldest first; summaries and what is superseded aside."""
+    if not session_ids:
+        return {}
+    statements = _statements_for(conn.dialect.name)
+    given = statements.sessions([(session_id,) for session_id in session_ids], **owner(scope), most=limit)
+    return {
+        session_id: [_said(row) for row in sorted(json.loads(rows or "[]"))]
+        for session_id, rows in dialect.fetch(conn, statements.said, given)
+    }
+
+
+def _said(row: tuple[int, str, str, str, str]) -> Said:
+    _, observation_id, kind, title, facts = row
+    return Said(observation_id, ObservationKind(kind), title, tuple(json.loads(facts)))
 
 
 def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *, by_id: str, now: int) -> int:

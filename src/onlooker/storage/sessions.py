@@ -58,6 +58,18 @@ def session_lock(session_id: str) -> str:
     return f"session:{session_id}"
 
 
+def lock_for(conn: Connection, session_ids: Sequence[str | None], *, waits: bool) -> set[str | None]:
+    """Lock the sessions of jobs until the transaction ends; those that are ours now, and None, which is no session.
+
+    Unless it `waits` for whoever has one, that one is left out.
+    """
+    of_lock = {session_lock(session_id): session_id for session_id in session_ids if session_id is not None}
+    if waits:
+        dialect.lock_keys(conn, of_lock)
+        return {None, *of_lock.values()}
+    return {None, *(of_lock[key] for key in dialect.try_lock_keys(conn, of_lock))}
+
+
 def open_session(conn: Connection, scope: Scope, new: NewSession, now: int) -> tuple[Session, bool]:
     """Open a session, or find the one that either of its names is known by; True when it is new.
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from operator import add
 
-from sqlalchemy import bindparam, delete, func, or_, select, text, update
+from sqlalchemy import BigInteger, Text, bindparam, delete, func, or_, select, text, update
 
 from onlooker.domain.batching import BYTES_A_TOKEN, EVENT_TOKENS, Batching
 from onlooker.domain.jobs import JobKind
@@ -21,6 +23,7 @@ from onlooker.domain.spending import (
 )
 from onlooker.storage import dialect, events
 from onlooker.storage.database import Connection
+from onlooker.storage.given import Given
 from onlooker.storage.jobs import IS_PROCESSING, JOBS
 from onlooker.storage.tables import usage_caps, usage_daily
 
@@ -43,15 +46,6 @@ _COUNTED = ("calls", "input_tokens", "output_tokens", "cached_tokens", "cost_mic
 _DAILY_KEY = ("project_id", "day", "provider", "model")
 _DAILY_NAMES = ("team_id", *_DAILY_KEY, *_COUNTED)
 
-_ADD_TO_JOB = (
-    update(JOBS)
-    .where(
-        JOBS.c.id == bindparam("of_job"),
-        JOBS.c.project_id == bindparam("of_project"),
-        or_(JOBS.c.usage_token.is_(None), JOBS.c.usage_token != bindparam("of_call")),
-    )
-    .values(usage_token=bindparam("of_call"), **{name: JOBS.c[name] + bindparam(f"more_{name}") for name in _COUNTED})
-)
 _ADD_TO_DAY = text(
     f"INSERT INTO usage_daily ({', '.join(_DAILY_NAMES)}) VALUES ({', '.join(f':{name}' for name in _DAILY_NAMES)}) "  # noqa: S608 - names of declared columns
     f"ON CONFLICT ({', '.join(_DAILY_KEY)}) DO UPDATE SET "
@@ -117,21 +111,66 @@ class DayOfUse:
     cost_microusd: int
 
 
-def add_usage(conn: Connection, job: Job, spent: Sequence[ModelSpent], *, call: str, wall_ms: int) -> None:
-    """Add what calls cost to their job and its day, whoever holds the job now: a refused answer was paid too.
+@dataclass(frozen=True, slots=True)
+class JobSpent:
+    """What the calls for a job cost, each model once. `call` names them: what was added last is not added again."""
 
-    `call` names them: what was added under that name last is not added again. `spent` has each model once.
+    job: Job
+    call: str
+    models: Sequence[ModelSpent]
+
+    @property
+    def row(self) -> tuple[str | int, ...]:
+        """In the order of the statement."""
+        total = (sum(counts) for counts in zip(*(each.counts for each in self.models), strict=True))
+        return (self.job.id, self.job.project_id, self.call, *total)
+
+
+class _Statements:
+    """What is done for many jobs at once, built once for a kind of database."""
+
+    def __init__(self, backend: str) -> None:
+        counts = {name: BigInteger() for name in _COUNTED}
+        self.spent = Given(backend, id=Text(), project_id=Text(), call=Text(), **counts)
+        given = self.spent.c
+        self.add_to_jobs = (
+            update(JOBS)
+            .where(
+                JOBS.c.id == given.id,
+                JOBS.c.project_id == given.project_id,
+                or_(JOBS.c.usage_token.is_(None), JOBS.c.usage_token != given.call),
+            )
+            .values(usage_token=given.call, **{name: JOBS.c[name] + given[name] for name in _COUNTED})
+            .returning(JOBS.c.id)
+        )
+
+
+@cache
+def _statements_for(backend: str) -> _Statements:
+    return _Statements(backend)
+
+
+def add_usage(conn: Connection, spent: Sequence[JobSpent], *, wall_ms: int) -> None:
+    """Add what calls cost to their jobs, each another, and to the day, whoever holds them now.
+
+    A refused answer was paid too.
     """
-    total = [sum(counts) for counts in zip(*(each.counts for each in spent), strict=True)]
-    more = {f"more_{name}": count for name, count in zip(_COUNTED, total, strict=True)}
-    given = {"of_job": job.id, "of_project": job.project_id, "of_call": call}
-    if not dialect.change(conn, _ADD_TO_JOB, {**given, **more}):
+    if not spent:
         return
+    statements = _statements_for(conn.dialect.name)
+    given = statements.spent(sorted(each.row for each in spent))
+    added = {row[0] for row in dialect.fetch(conn, statements.add_to_jobs, given)}
     day = day_of(wall_ms)
-    rows = [(job.team_id, job.project_id, day, each.provider, each.model, *each.counts) for each in spent]
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for job, models in ((each.job, each.models) for each in spent if each.job.id in added):
+        for of_model in models:
+            row = rows.setdefault(
+                (job.team_id, job.project_id, day, of_model.provider, of_model.model), [0] * len(_COUNTED)
+            )
+            row[:] = map(add, row, of_model.counts)
     # In one order for all: two that add to the same rows do not wait for each other.
-    for row in sorted(rows):
-        dialect.change(conn, _ADD_TO_DAY, dict(zip(_DAILY_NAMES, row, strict=True)))
+    for key, counts in sorted(rows.items()):
+        dialect.change(conn, _ADD_TO_DAY, dict(zip(_DAILY_NAMES, (*key, *counts), strict=True)))
 
 
 def estimate_of(conn: Connection, run: Sequence[Job], batching: Batching, prices: Sequence[Price]) -> Amount:

@@ -12,25 +12,20 @@ How the table is read:
 The conditions of partial indexes are literals here: a bound parameter would hide the index.
 """
 
-import json
-from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Boolean,
     Delete,
     Integer,
     Select,
-    Subquery,
     Text,
     Update,
     and_,
     bindparam,
     case,
-    cast,
     delete,
     exists,
     false,
@@ -39,13 +34,12 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
-    type_coerce,
     update,
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
-from sqlalchemy.types import TypeEngine
 
-from onlooker.storage.dialect import POSTGRES, SQLITE, database_now, insert_into
+from onlooker.storage.dialect import database_now, insert_into
+from onlooker.storage.given import Given
 from onlooker.storage.tables import messages
 
 WAITING, CLAIMED, CONFIRMED, DEAD = range(4)
@@ -64,44 +58,6 @@ PORTION = 500
 """How many rows one sweep, promotion or purge changes at most: none holds up a claim for more than a few ms."""
 
 CHANNEL = "onlooker_queue"
-
-
-class Given:
-    """Rows that a statement is given as one table: one statement for any number of them, prepared once.
-
-    On Postgres an array a column, on SQLite one JSON text.
-    """
-
-    def __init__(self, backend: str, **columns: TypeEngine[Any]) -> None:
-        self._names = tuple(columns)
-        self._backend = backend
-        self.table = self._arrays(columns) if backend == POSTGRES else self._json(columns)
-        self.c = self.table.c
-
-    def __call__(self, rows: Sequence[tuple[Any, ...]], /, **more: Any) -> dict[str, Any]:
-        """The parameters for these rows, and more."""
-        if self._backend == SQLITE:
-            return {"given": json.dumps(rows), **more}
-        return {
-            f"given_{name}": list(values) for name, values in zip(self._names, zip(*rows, strict=True), strict=True)
-        } | more
-
-    @staticmethod
-    def _arrays(columns: Mapping[str, TypeEngine[Any]]) -> Subquery:
-        arrays = [cast(bindparam(f"given_{name}"), ARRAY(kind)) for name, kind in columns.items()]
-        rows = func.unnest(*arrays).table_valued(*columns, name="rows").render_derived()
-        return select(*(type_coerce(rows.c[name], kind).label(name) for name, kind in columns.items())).subquery(
-            "given"
-        )
-
-    @staticmethod
-    def _json(columns: Mapping[str, TypeEngine[Any]]) -> Subquery:
-        rows = func.json_each(bindparam("given", type_=Text())).table_valued("value", name="rows")
-        taken = (
-            type_coerce(func.json_extract(rows.c.value, literal_column(f"'$[{place}]'")), kind).label(name)
-            for place, (name, kind) in enumerate(columns.items())
-        )
-        return select(*taken).select_from(rows).subquery("given")
 
 
 class Statements:
