@@ -3,7 +3,9 @@
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.request import getproxies
 
 from onlooker.domain.errors import BadSettings, Busy
 from onlooker.providers.wire import endpoint_of
@@ -55,7 +57,7 @@ class HttpClient:
             # As `client.stream` does it, but for what it merges anew into each request.
             request = httpx.Request(
                 "POST",
-                url,
+                _parsed(url),
                 headers={**connection.headers, **headers},
                 content=content,
                 extensions={"timeout": timeout.as_dict()},
@@ -98,14 +100,19 @@ class HttpClient:
     def _open(self) -> "_Connection":
         import httpx
 
+        from onlooker.providers.connection import Connection
+
         if self._trusted is None:
             self._trusted = (
                 ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
             )
+        direct = Connection(self._trusted, longest=LONGEST_BODY)
         client = httpx.AsyncClient(
+            # None is httpx's own, which asks the proxies that the environment names.
+            transport=None if getproxies() else direct,
             verify=self._trusted,
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
-            mounts=dict.fromkeys(_OWN_MACHINE),
+            mounts=dict.fromkeys(_OWN_MACHINE, direct),
             headers=_HEADERS,
             cookies=_no_cookies(),
         )
@@ -123,6 +130,14 @@ class _Connection:
     client: "httpx.AsyncClient"
     headers: Mapping[str, str]
     running: int = 0
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> "httpx.URL":
+    """A URL, of which an endpoint has one or two."""
+    import httpx
+
+    return httpx.URL(url)
 
 
 def _no_cookies() -> "CookieJar":

@@ -42,11 +42,16 @@ def retry_after_s(headers: Mapping[str, str], body: Any, now_s: float) -> float 
 
 def used_up_for_s(headers: Mapping[str, str], now_s: float) -> float | None:
     """How long a limit stays used up that an answer, a good one too, says is used up; None where none is."""
-    if not any("ratelimit" in name for name in headers):
+    # Most answers leave something of each limit, and reading times takes longer than seeing that.
+    if not any("ratelimit" in name and "remaining" in name and _is_zero(value) for name, value in headers.items()):
         return None
     sent_s = _date(headers.get("date", "")) or now_s
     used_up = [wait_s for remaining, wait_s in _resets(headers, sent_s) if remaining == 0]
     return _bounded(max(used_up)) if used_up else None
+
+
+def _is_zero(count: str) -> bool:
+    return bool(_NUMBER.fullmatch(count)) and float(count) == 0
 
 
 def _resets(headers: Mapping[str, str], sent_s: float) -> list[tuple[float | None, float]]:

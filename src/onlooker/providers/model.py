@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from onlooker.domain.errors import (
     BadSettings,
     Busy,
@@ -211,7 +213,7 @@ class ModelProvider:
     async def _send(self, prompt: Prompt, form: Form, turns: Sequence[Turn]) -> tuple[Response, Any]:
         """A response and its JSON. Raises `Busy` for none, and for a good one without JSON: that is no model's API."""
         asked = self._wire.request(prompt, form, turns)
-        content = json.dumps(asked.body, ensure_ascii=False, separators=(",", ":")).encode()
+        content = msgspec.json.encode(asked.body)
         try:
             response = await self._client.post(asked.url, asked.headers, content, self._timeout_s)
         except ProviderError as error:
