@@ -46,6 +46,9 @@ SCRUB_AGAIN_S = 0.05
 SYNCHRONOUS = "synchronous"
 """In a writing connection's `info`: whether its next commit waits for the disk (FULL) or not (NORMAL)."""
 
+IN_FORCE = "synchronous in force"
+"""There too: what it was told last."""
+
 LARGEST_GROUP = 256
 """Urgent transactions that may share one commit. More only makes the first of them wait longer."""
 
@@ -260,8 +263,9 @@ class SqliteDatabase:
 
         @event.listens_for(engine, "begin")
         def begin(conn: Connection) -> None:
-            if writes:
+            if writes and conn.info[SYNCHRONOUS] != conn.info.get(IN_FORCE):
                 dialect.run_on_sqlite(conn, f"PRAGMA synchronous = {conn.info[SYNCHRONOUS]}")
+                conn.info[IN_FORCE] = conn.info[SYNCHRONOUS]
             dialect.run_on_sqlite(conn, "BEGIN IMMEDIATE" if writes else "BEGIN")
 
         return engine

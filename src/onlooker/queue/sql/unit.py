@@ -246,22 +246,22 @@ class _Work:
     ) -> dict[tuple[str, str], _New]:
         """Deal with ids that were there: pull what waits forward, replace what is finished; the new rows by key."""
         missing = [key for key in places if key not in inserted]
-        known = self.conn.execute(
-            self.statements.known, self.statements.keys(missing, retention=self.unit.retention_ms)
-        ).all()
+        given = self.statements.keys(missing, retention=self.unit.retention_ms)
         replaced: list[int] = []
         pulled: list[tuple[int, str, int]] = []
         refused = set(missing)
-        for row in known:
-            put = self.unit.puts[places[row.lane, row.id]]
-            if row.exclusive:
-                self.lanes_without_head.add(row.lane)
-            if row.state == sql.WAITING:
-                pulled.append((row.seq, row.lane, put.delay_ms))
-            elif row.state >= sql.CONFIRMED and (put.replace or row.forgotten):
-                replaced.append(row.seq)
-                refused.remove((row.lane, row.id))
-                pulled.append((row.seq, row.lane, put.delay_ms))
+        for seq, lane, message_id, is_exclusive, state, is_forgotten in dialect.fetch(
+            self.conn, self.statements.known, given
+        ):
+            put = self.unit.puts[places[lane, message_id]]
+            if is_exclusive:
+                self.lanes_without_head.add(lane)
+            if state == sql.WAITING:
+                pulled.append((seq, lane, put.delay_ms))
+            elif state >= sql.CONFIRMED and (put.replace or is_forgotten):
+                replaced.append(seq)
+                refused.remove((lane, message_id))
+                pulled.append((seq, lane, put.delay_ms))
         if replaced:
             # All are put once more, so that the order among them is that of the call.
             gone = [(seq,) for seq in (*replaced, *(seq for seq, _, _ in inserted.values()))]
@@ -277,19 +277,19 @@ class _Work:
         for _, lane, delay in pulled:
             soonest[lane] = min(delay, soonest.get(lane, delay))
         delays = {seq: delay for seq, _, delay in pulled}
-        heads = self.conn.execute(self.statements.heads, self.statements.lanes([(lane,) for lane in soonest]))
-        for head in heads:
-            delays[head.seq] = min(soonest[head.lane], delays.get(head.seq, soonest[head.lane]))
-        moved = self.conn.execute(self.statements.pull, self.statements.pulls(sorted(delays.items())))
-        for row in moved:
-            self.outcome.ready += bool(row.head) and row.due == 0
-            self.outcome.delayed |= row.due > 0
+        lanes = self.statements.lanes([(lane,) for lane in soonest])
+        for seq, lane in dialect.fetch(self.conn, self.statements.heads, lanes):
+            delays[seq] = min(soonest[lane], delays.get(seq, soonest[lane]))
+        given = self.statements.pulls(sorted(delays.items()))
+        for _, head, due in dialect.fetch(self.conn, self.statements.pull, given):
+            self.outcome.ready += bool(head) and due == 0
+            self.outcome.delayed |= due > 0
 
     def extend(self) -> None:
         """Renew leases from now."""
         held = sorted({(held.seq, held.token) for held in self.unit.extends})
-        done = self.conn.execute(self.statements.extend, self.statements.held(held, lease=self.unit.lease_ms)).all()
-        renewed = {row.seq for row in done}
+        given = self.statements.held(held, lease=self.unit.lease_ms)
+        renewed = {row[0] for row in dialect.fetch(self.conn, self.statements.extend, given)}
         self.outcome.extended = [held.seq in renewed for held in self.unit.extends]
 
     def finish(self) -> None:
@@ -301,10 +301,10 @@ class _Work:
             (held.seq, held.token, sql.CONFIRMED if finish.reason is None else sql.DEAD, finish.reason)
             for held, finish in sorted(first.items(), key=lambda item: (item[0].seq, item[0].token))
         ]
-        done = self.conn.execute(self.statements.finish, self.statements.ends(rows, unit=self.unit.token)).all()
-        self.outcome.changed += [row.seq for row in done]
-        self.lanes_without_head.update(row.lane for row in done if row.exclusive)
-        ended = {row.seq for row in done}
+        done = dialect.fetch(self.conn, self.statements.finish, self.statements.ends(rows, unit=self.unit.token))
+        ended = {seq for seq, _, _ in done}
+        self.outcome.changed += ended
+        self.lanes_without_head.update(lane for _, lane, is_exclusive in done if is_exclusive)
         for finish in self.unit.finishes:
             # A row has one claim at a time, so that only one of several tokens for it can have been right.
             done_by_this = finish.held.seq in ended and first[finish.held] is finish
@@ -316,8 +316,8 @@ class _Work:
         for release in self.unit.releases:
             first.setdefault(release.held, release)
         rows = sorted((held.seq, held.token, release.delay_ms) for held, release in first.items())
-        done = self.conn.execute(self.statements.release, self.statements.returns(rows, unit=self.unit.token)).all()
-        back = {row.seq: row.due for row in done}
+        given = self.statements.returns(rows, unit=self.unit.token)
+        back: dict[int, int] = dict(dialect.fetch(self.conn, self.statements.release, given))
         self.outcome.changed += back
         self.outcome.ready += sum(due == 0 for due in back.values())
         self.outcome.delayed |= any(due > 0 for due in back.values())
@@ -328,7 +328,7 @@ class _Work:
     def promote(self) -> None:
         """Give each lane that lost its head the next one."""
         lanes = [(lane,) for lane in sorted(self.lanes_without_head)]
-        for _, due in self.conn.execute(self.statements.promote, self.statements.lanes(lanes)).all():
+        for _, due in dialect.fetch(self.conn, self.statements.promote, self.statements.lanes(lanes)):
             self.outcome.ready += due == 0
             self.outcome.delayed |= due > 0
 
@@ -419,13 +419,13 @@ class _Work:
     def _take(self, statement: Any, parameters: dict[str, Any]) -> list[tuple[int, Claim]]:
         """Run a claim; what it got, in order."""
         unit = self.unit
-        taken = self.conn.execute(
-            statement, {**parameters, "unit": unit.token, "holder": unit.holder, "lease": unit.lease_ms}
-        ).all()
+        given = {**parameters, "unit": unit.token, "holder": unit.holder, "lease": unit.lease_ms}
         found = []
-        for seq, lane, exclusive, message_id, kind, tool_name, body, attempt in taken:
+        for seq, lane, exclusive, message_id, kind, tool_name, body, attempt in dialect.fetch(
+            self.conn, statement, given
+        ):
             claim = Claim(
-                Lane(lane, exclusive), Message(message_id, kind, tool_name, body), f"{seq}.{unit.token}", attempt
+                Lane(lane, bool(exclusive)), Message(message_id, kind, tool_name, body), f"{seq}.{unit.token}", attempt
             )
             found.append((seq, claim))
         found.sort(key=lambda pair: pair[0])
