@@ -85,21 +85,34 @@ class Spool:
         done = Replayed()
         principal = await self._principal()
         while names := await asyncio.to_thread(self._waiting):
-            reading = asyncio.create_task(asyncio.to_thread(self._read, names, 0))
+            await self._store_all(principal, names, done, stop)
+            if stop is not None and stop.is_set():
+                return done
+        await asyncio.to_thread(self._tidy)
+        return done
+
+    async def _store_all(
+        self, principal: Principal, names: Sequence[str], done: Replayed, stop: asyncio.Event | None
+    ) -> None:
+        """Store these files a batch at a time; while one is stored the next is read and the last one's files go."""
+        reading = asyncio.create_task(asyncio.to_thread(self._read, names, 0))
+        removing: asyncio.Task[None] | None = None
+        try:
             while True:
                 batch, following = await reading
                 if not batch or (stop is not None and stop.is_set()):
                     break
                 reading = asyncio.create_task(asyncio.to_thread(self._read, names, following))
-                try:
-                    await self._store(principal, batch, done)
-                except BaseException:
-                    await reading
-                    raise
-            if stop is not None and stop.is_set():
-                return done
-        await asyncio.to_thread(self._tidy)
-        return done
+                refused = await self._store(principal, batch, done)
+                if removing is not None:
+                    await removing
+                taken = [kept.name for kept in batch]
+                removing = asyncio.create_task(asyncio.to_thread(self._take_out, taken, refused))
+        finally:
+            # Nothing of it goes on when this has ended: whoever lists the files next finds none that is stored.
+            await asyncio.gather(reading, *([] if removing is None else [removing]), return_exceptions=True)
+        if removing is not None:
+            await removing
 
     async def replay_for(self, team_id: str) -> None:
         """Store all that waits, where the spool is of this team. Raises as `replay` does."""
@@ -111,8 +124,8 @@ class Spool:
         if await asyncio.to_thread(self._holds_rejected) and (await self._principal()).team_id == team_id:
             await asyncio.to_thread(self._drop_rejected, text)
 
-    async def _store(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> None:
-        """Store a batch; where one of it is refused, each by itself, and that one is set aside."""
+    async def _store(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> list[_Kept]:
+        """Store a batch; where one of it is refused, each by itself. Returns what is to be set aside."""
         good = [kept for kept in batch if kept.hook is not None]
         refused = [kept for kept in batch if kept.hook is None]
         try:
@@ -124,7 +137,7 @@ class Spool:
                 except InvalidInput as error:
                     refused.append(_Kept(kept.name, None, "; ".join([str(error), *error.issues])))
         done.rejected += len(refused)
-        await asyncio.to_thread(self._take_out, [kept.name for kept in batch], refused)
+        return refused
 
     async def _receive(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> None:
         results = await self._hooks.receive_many(principal, [kept.hook for kept in batch if kept.hook is not None])
