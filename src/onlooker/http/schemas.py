@@ -319,7 +319,7 @@ class SearchBody(Struct, rename="camel"):
     Of several kinds or concepts a note has one. A file matches by its last parts. `order` `time` puts the best hundred
     in the order of their time, the latest first. Superseded notes are left out unless asked for, and then come last.
     Pages by `offset` are of the three hundred best; each ranks anew, so a note that was stored between two may move
-    another to the next, which is then there twice, and never leaves one out.
+    another to the next, which is then there twice, and one that was deleted may leave another out.
     """
 
     project_id: Name
