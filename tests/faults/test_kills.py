@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from deployment import Deployment, deployment, kill
 
@@ -43,6 +44,7 @@ def test_a_server_that_was_killed_works_on_within_five_seconds_of_its_start(
         it.wait_for_no_messages()
 
 
+@pytest.mark.timeout(300)
 def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, database_url: str | None) -> None:
     seed = secrets.randbelow(10**6)
     print(f"seed {seed}")  # noqa: T201 - so that a failure can be repeated
