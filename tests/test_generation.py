@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import select
@@ -39,8 +39,8 @@ from onlooker.services.jobs import Jobs
 from onlooker.services.outbox import Outbox
 from onlooker.services.rendering import note_line
 from onlooker.services.usage import Spending
-from onlooker.storage import accounts, jobs, observations, spending
-from onlooker.storage.database import Connection, Database
+from onlooker.storage import accounts, jobs, observations, sessions, spending
+from onlooker.storage.database import Connection, Database, open_database
 from onlooker.storage.search import search
 from onlooker.storage.spending import JobSpent, ModelSpent
 from onlooker.storage.tables import observation_generation_job_events
@@ -52,6 +52,8 @@ PRICE = Price(input=1, output=2, cached=0.5)
 COST_MICROUSD = PRICE.cost_microusd(COST)
 USES = (ModelUse("paid", "m-1", COST),)
 HELD_MS = 60_001
+
+T = TypeVar("T")
 
 Answer = Callable[[GenerationRequest], Awaitable[GenerationAnswer]]
 
@@ -178,6 +180,33 @@ def use(scope: Scope, tool: str, *, output: str = "out", session: str = "s", **t
 async def session_of(database: Database, count: int, *, session: str = "s", scope: Scope | None = None) -> list[Job]:
     of = scope or await new_scope(database)
     return await store(database, *(new_event(of, session) for _ in range(count)))
+
+
+async def test_what_another_has_locked_is_taken_and_stored_once_it_is_free(postgres_database_prepared: str) -> None:
+    async with open_database(postgres_database_prepared) as database, rig(database, PaidProvider()) as it:
+        [job] = await session_of(database, 1)
+
+        async def while_locked(work: Awaitable[T]) -> T:
+            locked = asyncio.Event()
+
+            def hold(conn: Connection) -> None:
+                sessions.lock_for(conn, [job.session_id], waits=True)
+                locked.set()
+                conn.exec_driver_sql("SELECT pg_sleep(0.5)").all()
+
+            async with open_database(postgres_database_prepared) as other:
+                holding = asyncio.create_task(other.tx(hold))
+                await locked.wait()
+                working = asyncio.ensure_future(work)
+                await asyncio.sleep(0.1)
+                assert not working.done()
+                await holding
+                return await working
+
+        run = await while_locked(it.worker.generate.take(job.session_id, job.id))
+        assert isinstance(run, Run)
+        await while_locked(it.worker.generate.run(run))
+        assert [note.title for note, _ in await notes_of(database, job)] == [f"note of {job.source_id}"]
 
 
 async def test_a_run_holds_no_more_than_its_events_may_weigh(database: Database) -> None:

@@ -119,6 +119,7 @@ async def test_of_many_lanes_at_once_each_gets_its_own_head_and_is_ended_by_its_
     )
     assert ours == {of_first.token, of_alone.token}
     assert (await read(database, other)).lease_token == again.token
+    assert await database.tx(lambda conn: jobs.complete_each(conn, [])) == set()
     lanes = [(job.session_id, job.id) for job in (first, other, alone, busy)]
     assert await database.read(lambda conn: jobs.next_heads(conn, lanes)) == [second, None, None, None]
 

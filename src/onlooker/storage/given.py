@@ -23,12 +23,11 @@ class Given:
         self.c = self.table.c
 
     def __call__(self, rows: Sequence[tuple[Any, ...]], /, **more: Any) -> dict[str, Any]:
-        """The parameters for these rows, and more."""
+        """The parameters for these rows, of which there may be none, and more."""
         if self._backend == SQLITE:
             return {"given": json.dumps(rows), **more}
-        return {
-            f"given_{name}": list(values) for name, values in zip(self._names, zip(*rows, strict=True), strict=True)
-        } | more
+        columns = zip(*rows, strict=True) if rows else [()] * len(self._names)
+        return {f"given_{name}": list(values) for name, values in zip(self._names, columns, strict=True)} | more
 
     @staticmethod
     def _arrays(columns: Mapping[str, TypeEngine[Any]]) -> Subquery:
