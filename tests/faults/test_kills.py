@@ -30,6 +30,7 @@ def test_a_server_that_was_killed_works_on_within_five_seconds_of_its_start(
         server = it.serve()
         it.post_sessions(10, 50)
         it.wait_until_completed(100)
+        it.freeze(server)
         kill(server)
         # The database is not looked at before the start, which would recover SQLite's log in place of the server.
         began_at = time.time_ns() // 1_000_000
@@ -39,7 +40,7 @@ def test_a_server_that_was_killed_works_on_within_five_seconds_of_its_start(
         print(f"the first job was completed {took_ms} ms after the start")  # noqa: T201 - shown by pytest -rP
         assert took_ms < 5_000
         it.wait_until_settled()
-        assert it.happened("holder-died") > 0, "nothing was in flight when the server was killed"
+        assert it.happened("holder-died") > 0
         it.assert_each_observed_once_in_order(10, 50)
         it.wait_for_no_messages()
 

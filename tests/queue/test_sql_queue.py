@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from typing import Any, cast
@@ -18,6 +18,7 @@ from onlooker.host import ProcessIdentity
 from onlooker.queue.contract import RETENTION_MS, Lane, Message, QueueEngine
 from onlooker.queue.sql import SqlQueue, census, statements
 from onlooker.queue.sql.unit import Finish, Held, Put, Unit, Want, perform
+from onlooker.storage import dialect
 from onlooker.storage.database import Database
 from onlooker.storage.dialect import POSTGRES, is_sqlite
 from onlooker.storage.tables import messages
@@ -38,15 +39,22 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 
 @contextmanager
 def executed() -> Iterator[list[tuple[str, Any]]]:
-    """The statements that are run meanwhile, with their parameters."""
+    """The statements that are run meanwhile, with their parameters, past SQLAlchemy too."""
     seen: list[tuple[str, Any]] = []
+    run_on_sqlite = dialect._run_on_sqlite
 
     def see(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
         seen.append((statement, parameters))
 
+    def see_and_run(conn: Connection, statement: str, given: Sequence[Any]) -> Any:
+        seen.append((statement, tuple(given)))
+        return run_on_sqlite(conn, statement, given)
+
     event.listen(Engine, "before_cursor_execute", see)
     try:
-        yield seen
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dialect, "_run_on_sqlite", see_and_run)
+            yield seen
     finally:
         event.remove(Engine, "before_cursor_execute", see)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,8 +134,11 @@ def as_bytes(lines: Sequence[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-@pytest.mark.parametrize("lines", [rollout_lines(), transcript_lines()], ids=["codex", "claude-code"])
-async def test_line_by_line_it_is_what_it_is_as_a_whole(reader: Reader, lines: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("made", [rollout_lines, transcript_lines], ids=["codex", "claude-code"])
+async def test_line_by_line_it_is_what_it_is_as_a_whole(
+    reader: Reader, made: Callable[[], list[dict[str, Any]]]
+) -> None:
+    lines = made()
     reader.path.write_bytes(as_bytes(lines))
     await reader.read()
     whole = await reader.told()
