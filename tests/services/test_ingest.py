@@ -542,7 +542,8 @@ async def test_leaving_stores_and_answers_what_was_accepted(place: Place) -> Non
         waiting = [
             asyncio.create_task(ingest.record(place.principal, place.event(number))) for number in range(CONCURRENT)
         ]
-        await wait_until(lambda: ingest.waiting == CONCURRENT or waiting[0].done())
+        # Each is accepted: it waits for its commit, or has it.
+        await wait_until(lambda: ingest.waiting + sum(each.done() for each in waiting) == CONCURRENT)
 
     recorded = await asyncio.gather(*waiting)
     assert len({each.event.id for each in recorded}) == CONCURRENT
