@@ -26,7 +26,7 @@ KILLS_WITHIN_S = 60
 def test_a_server_that_was_killed_works_on_within_five_seconds_of_its_start(
     tmp_path: Path, stores: dict[str, str]
 ) -> None:
-    with deployment(tmp_path, **stores, ONLOOKER_SCRIPTED_DELAY_MS="20") as it:
+    with deployment(tmp_path, **stores, ONLOOKER_SCRIPTED_DELAY_MS="100") as it:
         server = it.serve()
         it.post_sessions(10, 50)
         it.wait_until_completed(100)
