@@ -2,24 +2,20 @@
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from deployment import Deployment, deployment
-from onlooker.host import now_ms
+from outage import see_an_outage
 from pgbouncer import pgbouncer
 from servers import PostgresServer, ServerFailed, ServerMissing
 
 WORKED_ON_WITHIN_S = 25
 """From the start of a Postgres: every session goes on. A lane that waits for a lease or a look at all rows is later."""
-
-CLIENTS = 4
 
 
 @pytest.fixture(params=["direct", "pooler"])
@@ -44,23 +40,8 @@ def test_a_postgres_that_goes_under_load_is_said_and_what_was_accepted_is_done(
     settings = {"ONLOOKER_SCRIPTED_DELAY_MS": "10", "ONLOOKER_DATABASE_TIMEOUT_S": "2"}
     with deployment(tmp_path, url_of_it, **settings) as it:
         own_postgres.flush_late()
-        processes = [it.serve("--no-worker"), it.work(), it.work()]
-        enough = threading.Event()
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            sending = [clients.submit(it.post_and_post_again, session, enough) for session in range(CLIENTS)]
-            it.wait_until_completed(20)
-            (own_postgres.stop if ending == "stopped" else own_postgres.kill)()
-            time.sleep(2)
-            back_at = now_ms()
-            own_postgres.start()
-            it.wait_until(lambda: it.sessions_worked_on(since=back_at) == CLIENTS, WORKED_ON_WITHIN_S)
-            enough.set()
-            told = [each.result() for each in sending]
-        it.wait_until_settled()
-        it.assert_observed({session: count for session, (count, _) in enumerate(told)})
-        assert any(refused for _, refused in told), "nobody was told of the outage"
-        assert [process.poll() for process in processes] == [None] * len(processes)
-        it.wait_for_no_messages()
+        go = own_postgres.stop if ending == "stopped" else own_postgres.kill
+        see_an_outage(it, go=go, come_back=own_postgres.start, worked_on_within_s=WORKED_ON_WITHIN_S)
 
 
 @pytest.mark.parametrize("ending, within_s", [("killed", 5), ("frozen", 25)])

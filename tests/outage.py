@@ -1,0 +1,34 @@
+"""A Postgres that takes no writes for a while, under load."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from deployment import Deployment
+from onlooker.host import now_ms
+
+CLIENTS = 4
+
+
+def see_an_outage(
+    it: Deployment, *, go: Callable[[], None], come_back: Callable[[], None], worked_on_within_s: float
+) -> None:
+    """Clients are told, no process is started again, and what was acknowledged is neither lost nor doubled."""
+    processes = [it.serve("--no-worker"), it.work(), it.work()]
+    enough = threading.Event()
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        sending = [clients.submit(it.post_and_post_again, session, enough) for session in range(CLIENTS)]
+        it.wait_until_completed(20)
+        go()
+        time.sleep(2)  # nobody takes writes
+        back_at = now_ms()
+        come_back()
+        it.wait_until(lambda: it.sessions_worked_on(since=back_at) == CLIENTS, worked_on_within_s)
+        enough.set()
+        told = [each.result() for each in sending]
+    it.wait_until_settled()
+    it.assert_observed({session: count for session, (count, _) in enumerate(told)})
+    assert any(refused for _, refused in told), "nobody was told of the outage"
+    assert [process.poll() for process in processes] == [None] * len(processes)
+    it.wait_for_no_messages()
