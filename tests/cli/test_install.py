@@ -59,7 +59,7 @@ def user(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def change(cli: Cli, agent: str, *, remove: bool = False) -> tuple[list[Path], list[Path]]:
     """What `install` does to the agent's files: which it changed, and the copies that it kept."""
     changes = [each for each in AGENTS[agent].plan(Installation(cli.home, remove=remove)) if each.is_one]
-    done = apply(changes)
+    done = apply(changes, cli.home / "copies")
     return [path for path, _ in done], [copy for _, copy in done if copy is not None]
 
 
@@ -195,7 +195,7 @@ def test_what_changed_in_between_is_not_written_over(cli: Cli, user: Path) -> No
     path.write_text('{"numStartups": 8}')
     before = (user / ".claude" / "settings.json").read_text()
     with pytest.raises(Misconfigured, match="changed meanwhile"):
-        apply(changes)
+        apply(changes, cli.home / "copies")
     assert path.read_text() == '{"numStartups": 8}'
     assert (user / ".claude" / "settings.json").read_text() == before
 
@@ -212,7 +212,7 @@ def test_tables_that_codex_adds_before_our_last_line_stay(cli: Cli, user: Path) 
 
     assert change(cli, "codex") == ([], [])
     moved = Installation(cli.home / "moved")
-    apply(AGENTS["codex"].plan(moved))
+    apply(AGENTS["codex"].plan(moved), cli.home / "copies")
     settings = tomllib.loads(path.read_text())
     assert settings["projects"] == {"/work": {"trust_level": "trusted"}}
     assert settings["mcp_servers"]["onlooker"]["env"] == {"ONLOOKER_HOME": str(moved.home)}
@@ -284,16 +284,124 @@ def test_another_servers_address_and_key_stand_in_the_home_alone(cli: Cli, user:
     assert cli.run("install", "cursor", "--local", "--url", "https://onlooker.example", "--key", key).code == 2
 
 
-def test_for_one_folder_nothing_of_the_persons_own_hooks_changes(cli: Cli, user: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
+FOLDER_FILES = {
+    "claude-code": (".claude/settings.local.json",),
+    "codex": (".codex/hooks.json",),
+    "cursor": (".cursor/hooks.json", ".cursor/mcp.json"),
+    "windsurf": (".windsurf/hooks.json",),
+    "gemini-cli": (".gemini/settings.json",),
+    "opencode": (".opencode/plugin/onlooker.js", "opencode.json"),
+}
+
+
+def run_in(cli: Cli, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a command says as JSON that is run in a folder."""
     ran = subprocess.run(
-        [str(EXECUTABLE), "install", "claude-code", "--project"],
-        cwd=folder, env=cli.env, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    assert str(folder / ".claude" / "settings.local.json") in ran.stdout
-    assert not (user / ".claude" / "settings.json").exists()
-    assert list(json.loads((user / ".claude.json").read_text())["projects"]) == [str(folder)]
+        [str(EXECUTABLE), *arguments, "--json"], cwd=folder, env=cli.env, check=True, capture_output=True, text=True
+    )
+    told = json.loads(ran.stdout)
+    assert isinstance(told, dict)
+    return told
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_for_one_folder_only_its_own_files_are_written_there_once_and_gone_again(
+    cli: Cli, user: Path, tmp_path: Path, agent: str
+) -> None:
+    folder = tmp_path / 'it\'s "mine" ünd'
+    folder.mkdir()
+    cli.extra["ONLOOKER_HOME"] = str(tmp_path / "ho me's")
+
+    def files() -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    told = run_in(cli, folder, "install", agent, "--project", "--dry-run")
+    assert files() == set()
+    assert not (tmp_path / "ho me's").exists()
+    written = told["changed"]
+
+    told = run_in(cli, folder, "install", agent, "--project")
+    assert told["changed"] == written
+    assert files() == set(FOLDER_FILES[agent])
+    assert all(name in told["notes"][-1] for name in FOLDER_FILES[agent])
+    assert [path for path in written if Path(path).is_relative_to(user) and "hooks" in Path(path).name] == []
+
+    assert run_in(cli, folder, "install", agent, "--project")["changed"] == []
+    assert run_in(cli, folder, "install", agent, "--project", "--uninstall")["changed"] == written
+    assert files() == set()
+    assert [path for path in user.rglob("*") if path.is_file()] == []
+    assert run_in(cli, folder, "install", agent, "--project", "--uninstall")["changed"] == []
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_a_folder_has_of_others_stays_and_no_copy_lies_in_it(cli: Cli, tmp_path: Path, agent: str) -> None:
+    folder = tmp_path / "work"
+    before = {
+        folder / name: '{"version": 1, "theirs": {"x": [1]}}\n'
+        for name in FOLDER_FILES[agent]
+        if name.endswith(".json")
+    }
+    for path, text in before.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    copies = run_in(cli, folder, "install", agent, "--project")["copies"]
+    assert sorted(Path(copy).read_text() for copy in copies) == sorted(before.values())
+    assert all(Path(copy).is_relative_to(cli.home / "copies") for copy in copies)
+    assert {stat.S_IMODE(Path(copy).stat().st_mode) for copy in copies} == {0o600}
+    assert all(json.loads(path.read_text())["theirs"] == {"x": [1]} for path in before)
+
+    run_in(cli, folder, "install", agent, "--project", "--uninstall")
+    assert {path for path in folder.rglob("*") if path.is_file()} == set(before)
+    assert all(json.loads(path.read_text()) == json.loads(text) for path, text in before.items())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_read_only_file_is_left_as_it_is(cli: Cli, user: Path, agent: str) -> None:
+    path = user / FILES[agent][0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".js":
+        change(cli, agent)
+        path.write_text(path.read_text() + "\n")
+    else:
+        path.write_text("{}\n")
+    before = path.read_text()
+    path.chmod(0o444)
+
+    ended = cli.run("install", agent, bound_by_modes=True)
+
+    assert ended.code == 2
+    assert f"{path} is read-only" in one_line(ended.err)
+    assert path.read_text() == before
+
+
+def test_a_folder_that_cannot_be_written_is_said_by_the_files_name(cli: Cli, user: Path) -> None:
+    folder = user / ".claude"
+    folder.mkdir(mode=0o555)
+    ended = cli.run("install", "claude-code", bound_by_modes=True)
+    assert ended.code == 2
+    assert one_line(ended.err).startswith(f"onlooker: {folder / 'settings.json'} cannot be written")
+    assert not (user / ".claude.json").exists()
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize("url", ["not a url", "ftp://h.example", "https://", "h.example:8080", "https://h.example?x"])
+def test_an_address_that_no_hook_could_post_to_is_refused(cli: Cli, url: str) -> None:
+    ended = cli.run("install", "cursor", "--url", url, "--key", "onl_x")
+    assert ended.code == 2
+    assert "--url" in one_line(ended.err)
+    assert cli.run("install", "cursor", "--url", "https://h.example/onlooker", "--key", "onl x").code == 2
+    assert not (cli.home / "hook.url").exists()
+
+
+@pytest.mark.usefixtures("user")
+def test_a_dry_run_tells_of_address_and_key_too(cli: Cli) -> None:
+    assert "A key would be made" in cli.succeed("install", "cursor", "--dry-run")
+    told = cli.succeed("install", "cursor", "--dry-run", "--url", "https://h.example", "--key", "onl_x")
+    assert "address and key would be put" in told
+    assert "onl_x" not in told
+    assert not cli.home.exists()
 
 
 @pytest.mark.parametrize("agent, servers", [("codex", ".codex/config.toml"), ("windsurf", FILES["windsurf"][1])])
@@ -301,7 +409,7 @@ def test_a_server_that_the_person_has_too_stays_when_it_is_taken_out_of_a_folder
     cli: Cli, user: Path, tmp_path: Path, agent: str, servers: str
 ) -> None:
     def plan(folder: Path | None, *, remove: bool = False) -> None:
-        apply(AGENTS[agent].plan(Installation(cli.home, folder, remove=remove)))
+        apply(AGENTS[agent].plan(Installation(cli.home, folder, remove=remove)), cli.home / "copies")
 
     plan(None)
     plan(tmp_path)
@@ -319,7 +427,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(cli: Cli, user: P
     assert "+" in shown
     assert "hooks/client.py" in shown
     assert {path: path.read_text() for path in before} == before
-    assert not (cli.home / "hook.key").exists()
+    assert not cli.home.exists()
 
 
 @pytest.mark.parametrize(

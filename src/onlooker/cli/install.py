@@ -1,6 +1,7 @@
 """`onlooker install AGENT` and `onlooker exclude FOLDER`."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from onlooker.domain.errors import Misconfigured
 if TYPE_CHECKING:
     from onlooker.settings import Settings
 
-KEY_FILE, URL_FILE = "hook.key", "hook.url"
+KEY_FILE, URL_FILE, COPIES = "hook.key", "hook.url", "copies"
+ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+"""What the hook client can post to."""
 KEY_NAME = "agents of this home"
 
 
@@ -45,27 +48,29 @@ def install(
 
     Hooks are put into the agent's settings, and the entry of the MCP server. AGENT is claude-code, codex, cursor,
     windsurf, gemini-cli or opencode. Again it changes nothing, or what has moved; what others have written there
-    stays, and a copy of each changed file is kept beside it. A file that cannot be read is not touched.
+    stays, and a copy of each changed file is kept in Onlooker's home. A file that cannot be read or is read-only is
+    not touched. With --project files are written into this folder, where git sees them.
     """
+    from onlooker.app import make_home
     from onlooker.settings import load_settings
 
     settings = load_settings()
-    if url and not key:
-        raise Misconfigured(["--url needs a key of that server: give --key or ONLOOKER_KEY"])
-    if url and local:
-        raise Misconfigured(["--url names another server, --local this home's own: give one of them"])
+    _check_server(url, key, local=local)
     agent = AGENTS[name]
     folder = Path.cwd() if for_folder else None
     where = Installation(settings.home, folder, with_prompt_notes=prompt_notes, remove=uninstall)
     changes = [change for change in agent.plan(where) if change.is_one]
     copies: list[tuple[Path, Path | None]] = []
     told: list[str] = []
+    if not uninstall:
+        told = _connect(settings, url, key, local=local, dry_run=dry_run)
     if not dry_run:
-        if not uninstall:
-            told = _connect(settings, url, key, local=local)
-            # Agents write these files too, and a key takes its time.
-            changes = [change for change in agent.plan(where) if change.is_one]
-        copies = apply(changes)
+        # Agents write these files too, and a key takes its time.
+        changes = [change for change in agent.plan(where) if change.is_one]
+        make_home(settings)
+        copies = apply(changes, settings.home / COPIES)
+    if not uninstall:
+        told += _in_folder(folder, changes)
     report = {
         "agent": name,
         "changed": [str(change.path) for change in changes],
@@ -77,27 +82,55 @@ def install(
     tell(as_json, report, lambda: _say(agent, changes, copies, told, dry_run=dry_run, uninstall=uninstall))
 
 
-def _connect(settings: "Settings", url: str | None, key: str | None, *, local: bool) -> list[str]:
+def _check_server(url: str | None, key: str | None, *, local: bool) -> None:
+    """What a hook could do nothing with is said here: it would keep everything, and say so to nobody."""
+    if url is None:
+        return
+    if local:
+        raise Misconfigured(["--url names another server, --local this home's own: give one of them"])
+    if not key:
+        raise Misconfigured(["--url needs a key of that server: give --key or ONLOOKER_KEY"])
+    if not ADDRESS.fullmatch(url):
+        raise Misconfigured([f"--url must be like https://onlooker.example, not {url!r}"])
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise Misconfigured(["--key has characters that no key has"])
+
+
+def _connect(settings: "Settings", url: str | None, key: str | None, *, local: bool, dry_run: bool) -> list[str]:
     """Put address and key where the hook client reads them; what was done. A key that is there and works is kept.
 
     Another server that was named before is kept too, unless it is to be the `local` one: all agents tell the same.
+    With `dry_run` only what would be done.
     """
     from onlooker.app import make_home
-    from onlooker.cli.state import write_private
-
-    make_home(settings)
-    if url and key:
-        write_private(settings.home / URL_FILE, f"{url}\n")
-        write_private(settings.home / KEY_FILE, f"{key}\n")
-        return [f"The server's address and key are in {settings.home}, for your eyes only."]
     from onlooker.cli.local import run
+    from onlooker.cli.state import write_private
     from onlooker.hooks.client import read_line
 
-    known = read_line(str(settings.home), URL_FILE)
+    home = settings.home
+    if url and key:
+        if dry_run:
+            return [f"The server's address and key would be put into {home}, for your eyes only."]
+        make_home(settings)
+        write_private(home / URL_FILE, f"{url}\n")
+        write_private(home / KEY_FILE, f"{key}\n")
+        return [f"The server's address and key are in {home}, for your eyes only. All agents of yours tell it."]
+    known = read_line(str(home), URL_FILE)
     if known and not local:
         return [f"Hooks tell the server at {known}, as before; --local lets them tell this home's own."]
-    (settings.home / URL_FILE).unlink(missing_ok=True)
+    if dry_run:
+        return [] if (home / KEY_FILE).exists() and not known else [f"A key would be made, in {home / KEY_FILE}."]
+    make_home(settings)
+    (home / URL_FILE).unlink(missing_ok=True)
     return run(_make_key(settings))
+
+
+def _in_folder(folder: Path | None, changes: Sequence[Change]) -> list[str]:
+    """What is to know of files that others may get with the folder."""
+    inside = [str(each.path.relative_to(folder)) for each in changes if folder and each.path.is_relative_to(folder)]
+    if not inside:
+        return []
+    return [f"In this folder itself, with paths of this machine, so not for a commit: {', '.join(inside)}."]
 
 
 async def _make_key(settings: "Settings") -> list[str]:

@@ -139,17 +139,23 @@ def _read_toml(path: Path, text: str) -> dict[str, Any]:
         raise Misconfigured([problem]) from None
 
 
-def apply(changes: Sequence[Change]) -> list[tuple[Path, Path | None]]:
+def apply(changes: Sequence[Change], copies: Path) -> list[tuple[Path, Path | None]]:
     """Write the changes; each changed file with the copy that was made of it. Each is read again and compared.
 
-    Raises `Misconfigured` where one cannot be written; those before it are put back.
+    Copies go below the folder `copies`, by day and time and the file's whole path: beside a file they would lie in
+    somebody's repository. Raises `Misconfigured` where one cannot be written; those before it are put back.
     """
     wanted = [each for each in changes if each.is_one]
+    for change in wanted:
+        _check_writable(change.path)
+    kept = _new_folder(copies)
     done: list[tuple[Path, Path | None]] = []
+    path = None
     try:
         for change in wanted:
+            path = change.path
             _check_unchanged(change)
-            done.append((change.path, _copy(change)))
+            done.append((change.path, _copy(change, kept)))
             _write(change.path, change.after)
             _check_written(change)
     except (OSError, Misconfigured) as error:
@@ -158,8 +164,14 @@ def apply(changes: Sequence[Change]) -> list[tuple[Path, Path | None]]:
                 _write(change.path, change.before)
         if isinstance(error, Misconfigured):
             raise
-        raise Misconfigured([f"{error.filename or 'a file'} cannot be written: {error.strerror}"]) from error
+        raise Misconfigured([f"{path} cannot be written, and nothing was: {error.strerror}"]) from error
     return done
+
+
+def _check_writable(path: Path) -> None:
+    """A file that was made read-only is meant to stay as it is, though it could be replaced."""
+    if path.exists() and not os.access(path, os.W_OK):
+        raise Misconfigured([f"{path} is read-only; it is left as it is"])
 
 
 def _check_unchanged(change: Change) -> None:
@@ -172,12 +184,17 @@ def _check_written(change: Change) -> None:
         raise Misconfigured([f"{change.path} does not read as it was written"])
 
 
-def _copy(change: Change) -> Path | None:
+def _new_folder(copies: Path) -> Path:
+    """Where the copies of this time go; nothing is there yet."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for path in map(copies.joinpath, names) if not path.exists())
+
+
+def _copy(change: Change, folder: Path) -> Path | None:
     if change.before is None:
         return None
-    name = f"{change.path.name}.before-onlooker-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    copy = next(path for path in map(change.path.with_name, names) if not path.exists())
+    copy = folder / change.path.relative_to(change.path.anchor)
     _write(copy, change.before)
     return copy
 
