@@ -191,7 +191,7 @@ class _Mapped:
         numbers, rows, filled = self._snapshot()
         if not filled:
             return []
-        cosines = rows[:filled] @ np.frombuffer(question, dtype="<f4")
+        cosines = _cosines(rows[:filled], question)
         best = np.argpartition(-cosines, min(count, filled) - 1)[:count]
         best = best[np.argsort(-cosines[best])]
         told = zip(numbers[best].tolist(), cosines[best].tolist(), strict=True)
@@ -208,6 +208,14 @@ class _Mapped:
         known = [number for number in numbers if number in self._places]
         if not known:
             return []
-        cosines = rows[[self._places[number] for number in known]] @ np.frombuffer(question, dtype="<f4")
+        cosines = _cosines(rows[[self._places[number] for number in known]], question)
         best = np.argsort(-cosines)[:count]
         return [(known[place], cosine) for place, cosine in zip(best.tolist(), cosines[best].tolist(), strict=True)]
+
+
+def _cosines(rows: "Floats", question: bytes) -> "Floats":
+    import numpy as np
+
+    # Not by `@`: it gains nothing here, and the threads of its library spin 70 ms of CPU away after each question.
+    told: Floats = np.einsum("ij,j->i", rows, np.frombuffer(question, dtype="<f4"))
+    return told
