@@ -34,10 +34,11 @@ from onlooker.host import ProcessIdentity, new_id, now_ms
 from onlooker.http.schemas import ObservationView
 from onlooker.providers.contract import CallsNobody, GenerationAnswer, GenerationRequest
 from onlooker.queue.sql import SqlQueue
-from onlooker.services.generate import Generate, Run
+from onlooker.services.generate import Generate
 from onlooker.services.jobs import Jobs
 from onlooker.services.outbox import Outbox
 from onlooker.services.rendering import note_line
+from onlooker.services.runs import Run
 from onlooker.services.usage import Spending
 from onlooker.storage import accounts, jobs, observations, sessions, spending
 from onlooker.storage.database import Connection, Database, open_database
@@ -203,7 +204,7 @@ async def test_what_another_has_locked_is_taken_and_stored_once_it_is_free(postg
                 await holding
                 return await working
 
-        run = await while_locked(it.worker.generate.take(job.session_id, job.id))
+        run = await while_locked(it.worker.generate.runs.take(job.session_id, job.id))
         assert isinstance(run, Run)
         await while_locked(it.worker.generate.run(run))
         assert [note.title for note, _ in await notes_of(database, job)] == [f"note of {job.source_id}"]
@@ -349,7 +350,7 @@ async def test_sessions_that_are_taken_together_see_what_they_said_and_nothing_o
     async with rig(database, provider) as it:
         generate = it.worker.generate
         for count in range(3):
-            runs = await asyncio.gather(*(generate.take(of_one[0].session_id, of_one[0].id) for of_one in made))
+            runs = await asyncio.gather(*(generate.runs.take(of_one[0].session_id, of_one[0].id) for of_one in made))
             taken = [run for run in runs if isinstance(run, Run)]
             assert [run.taken.ids for run in taken] == [[of_one[count].id] for of_one in made]
             await asyncio.gather(*(generate.run(run) for run in taken))

@@ -133,13 +133,13 @@ async def test_a_sessions_next_message_that_came_with_the_confirm_is_not_rung_ag
     made = await session_with_jobs(database, 5)
     looked = []
     async with rig(database, TestProvider()) as it:
-        look = it.worker.generate.next_head
+        look = it.worker.generate.runs.next_head
 
         async def counted(session_id: str | None, job_id: str) -> Job | None:
             looked.append(job_id)
             return await look(session_id, job_id)
 
-        monkeypatch.setattr(it.worker.generate, "next_head", counted)
+        monkeypatch.setattr(it.worker.generate.runs, "next_head", counted)
         it.worker.concurrency = 1
         await it.outbox.publish(made)
         await it.finish(*made)
@@ -155,7 +155,7 @@ async def test_what_was_claimed_with_a_confirm_is_served_though_the_head_cannot_
         raise StorageUnavailable("gone for a moment")
 
     async with rig(database, TestProvider()) as it:
-        monkeypatch.setattr(it.worker.generate, "next_head", fail)
+        monkeypatch.setattr(it.worker.generate.runs, "next_head", fail)
         await it.outbox.publish(made)
         await it.finish(*made)
         assert await it.outbox._lost_messages(), "the outbox rings what was not looked for"

@@ -14,8 +14,9 @@ from itertools import islice
 from onlooker.domain.errors import ClaimLost, OnlookerError, QueueUnavailable, StorageUnavailable
 from onlooker.domain.jobs import LEASE_RENEWAL_MS, LONGEST_PARK_ON_QUEUE_MS
 from onlooker.queue.contract import Claim, QueueEngine
-from onlooker.services.generate import Ended, Generate, Run
+from onlooker.services.generate import Ended, Generate
 from onlooker.services.outbox import Outbox
+from onlooker.services.runs import Run
 from onlooker.storage import workers
 from onlooker.storage.database import Database
 from onlooker.storage.jobs import NOTHING, Later
@@ -144,7 +145,7 @@ class Worker:
         """Serve one message; the next claim, where confirming brought one."""
         if (is_last := self._done.pop(claim.message.id, None)) is not None:
             return await (self._next if is_last else self._confirm)(claim, stop)
-        run = await self.generate.take(claim.lane.session_id, claim.message.id)
+        run = await self.generate.runs.take(claim.lane.session_id, claim.message.id)
         if isinstance(run, Later):
             await self._park(claim, run.delay_ms)
             return None
@@ -182,11 +183,11 @@ class Worker:
 
         Without it nobody serves the lane before both leases have ended. On stop they are left to end.
         """
-        until = time.monotonic() + self.generate.lease_ms / 1000
+        until = time.monotonic() + self.generate.runs.lease_ms / 1000
         while True:
             try:
                 if run is not None:
-                    await self.generate.give_back(run.taken, reason=reason)
+                    await self.generate.runs.give_back(run.taken, reason=reason)
                     run = None
                 await self.queue.release(claim)
             except (QueueUnavailable, StorageUnavailable):
@@ -218,7 +219,7 @@ class Worker:
     async def _ring_head(self, claim: Claim) -> None:
         """Ring the lane's head where it is due. While the database is away that is left to the outbox."""
         try:
-            head = await self.generate.next_head(claim.lane.session_id, claim.message.id)
+            head = await self.generate.runs.next_head(claim.lane.session_id, claim.message.id)
         except StorageUnavailable as error:
             log.warning("cannot look for the next job yet", reason=str(error))
             self.outbox.owe_rings()
@@ -254,7 +255,7 @@ class Worker:
             await asyncio.wait({running})
             with contextlib.suppress(OnlookerError, TimeoutError):
                 async with asyncio.timeout(LET_GO_S):
-                    await self.generate.give_back(run.taken, reason="the worker stopped")
+                    await self.generate.runs.give_back(run.taken, reason="the worker stopped")
                     await self.queue.release(claim)
             raise
         finally:
@@ -267,7 +268,7 @@ class Worker:
         By this process' own monotonic clock the lease is gone when its length has passed since the last renewal that
         succeeded was *sent*, whatever the database's clock does.
         """
-        lease_s = self.generate.lease_ms / 1000
+        lease_s = self.generate.runs.lease_ms / 1000
         held_since = time.monotonic()
         wait_s = self.renewal_s
         while True:
@@ -276,7 +277,7 @@ class Worker:
                 return
             sent = time.monotonic()
             try:
-                extending = asyncio.create_task(self.generate.extend(run.taken))
+                extending = asyncio.create_task(self.generate.runs.extend(run.taken))
                 # When the run ends meanwhile nobody asks for the outcome, which then is no defect.
                 extending.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 await asyncio.wait_for(extending, held_since + lease_s - sent)

@@ -16,7 +16,7 @@ ingested, `posts`           `services/ingest.py`: the transaction; the message t
 `_claim`                    `worker.py: Worker._claim`
 `_take`: `_look`, `_run`    `storage/taking.py: take`, one transaction (R2, R3, R4, R6, R9)
 `_may_grow`                 `domain/batching.py: choose_run`, which may wait for more of a turn
-`_call`, `_renew`           `services/generate.py: Generate.run` and `extend`, watched by `worker.py: Worker._run`
+`_call`, `_renew`           `services/generate.py: Generate.run`, `services/runs.py: Runs.extend`; see `Worker._run`
 `_store`                    `storage/jobs.py: complete`, with the observations in the same transaction
 `_fail`                     `storage/jobs.py: fail`: back-off or dead letter; `hold` for an outage
 `_refused`, `_give_back`    `ClaimLost`; `storage/jobs.py: give_back`, which requeues for a refused batch and for drain

@@ -1,16 +1,11 @@
-"""From a message to stored observations: take the lane's head, call the provider, store the answer in one transaction.
+"""From jobs that are taken to stored observations: ask the provider, decide what its answer or failure means.
 
-The rules of the protocol decide here; `worker` only claims, renews and confirms. Every method leaves the job in a
-state that another worker can go on from, at whatever point this process dies.
+`worker` claims, renews and confirms; `runs` holds what is taken and makes every write.
 """
 
-import asyncio
 import random
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
 
 from onlooker.domain.errors import (
     Busy,
@@ -25,20 +20,18 @@ from onlooker.domain.jobs import JobKind, JobStatus, retry_delay_ms
 from onlooker.domain.models import Draft, Event, Job, ModelUse, Usage, total_usage
 from onlooker.domain.spending import Price, price_of
 from onlooker.providers.contract import DEFAULT_MODE, GenerationAnswer, Provider
-from onlooker.services.material import Material, load_materials
-from onlooker.services.noting import Notes, store_notes, write_notes
-from onlooker.services.together import APART, Together
-from onlooker.storage import jobs, sessions, spending, taking
+from onlooker.services.material import Material
+from onlooker.services.noting import write_notes
+from onlooker.services.runs import Outcome, Run, Runs
+from onlooker.storage import jobs
 from onlooker.storage.database import Connection, Database
-from onlooker.storage.jobs import MADE_BY_NOBODY, Later, Made, Taken
+from onlooker.storage.jobs import MADE_BY_NOBODY, Made, Taken
 from onlooker.storage.spending import JobSpent, ModelSpent
-from onlooker.storage.taking import Terms, Wanted
+from onlooker.storage.taking import Terms
 from onlooker.telemetry import log, place_of
 
 SMALLEST_INPUT = 500
 """Tokens of events below which a request that is too long is not cut further."""
-
-STORE_AGAIN_S = 0.5
 
 Chore = Callable[[Job], Awaitable[bool]]
 """Does what a job that asks no model for observations is about; False when stop ended it before it was done.
@@ -49,53 +42,12 @@ What it has done stays done: it is called again for the same job, in this proces
 Uses = list[ModelUse]
 """What the calls of a run used so far, each added as soon as it is known."""
 
-T = TypeVar("T")
-
 
 class Defect(ProviderError):
     """A bug was met while a job ran; its message is the exception's class."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, retryable=True)
-
-
-@dataclass(slots=True)
-class Run:
-    """Jobs that are ours, and what they are about; `material` is None for jobs that ask no model for observations.
-
-    `taken` is what is ours now: it shrinks where not all of it goes into one call.
-    """
-
-    taken: Taken
-    material: Material | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What is stored of a run: `kept` is what it is about, `rest` goes back."""
-
-    kept: Taken
-    rest: Taken
-    made: Made
-    notes: Notes
-    spent: JobSpent | None
-
-    @property
-    def head(self) -> Job:
-        """The head of the run."""
-        return self.kept.head
-
-    @property
-    def lane(self) -> str:
-        """What no other that is stored at the same time has."""
-        return self.head.session_id or self.head.id
-
-
-_Lane = tuple[str | None, str]
-"""A session, or where there is none the job itself."""
-
-_Nothing = Literal["nothing"]
-_Apart = Literal["apart"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,59 +76,13 @@ class Generate:
     ) -> None:
         self._database = database
         self._provider = provider
-        self._terms = terms
         self._chores = chores or {}
         self._new_id = new_id
         self._now_ms = now_ms
         self._prices = prices or {}
         self._language = language
         self._mode = mode
-        self.lease_ms = terms.lease_ms
-        self._taking: Together[Wanted, Run | Later | _Nothing] = Together(
-            database.tx, self._take_all, key=lambda wanted: wanted.lane
-        )
-        self._storing: Together[_Outcome, bool] = Together(
-            database.tx, self._store_all, key=lambda outcome: outcome.lane
-        )
-        self._looking: Together[_Lane, Job | None] = Together(
-            database.read, self._look_at_all, key=lambda lane: lane[0] or lane[1]
-        )
-
-    async def take(self, session_id: str | None, job_id: str) -> Run | Later | Literal["nothing"]:
-        """Take the head of the lane that this job's message stands in. Raises `StorageUnavailable`."""
-        wanted = Wanted(session_id, job_id, secrets.token_hex(16))
-        try:
-            return await self._taking.ask(wanted)
-        except StorageUnavailable as error:
-            if not error.outcome_unknown:
-                raise
-
-            def find(conn: Connection) -> Run | None:
-                held = jobs.find_taken(conn, job_id, wanted.token)
-                return None if held is None else self._read(conn, [held])[0]
-
-            found = await self._outlast(lambda: self._database.read(find))
-            if found is None:
-                raise
-            return found
-
-    def _take_all(
-        self, conn: Connection, wanted: Sequence[Wanted], *, waits: bool
-    ) -> list[Run | Later | _Nothing | _Apart]:
-        locked = sessions.lock_for(conn, [each.session_id for each in wanted], waits=waits)
-        ours = [each for each in wanted if each.session_id in locked]
-        answers = taking.take_locked(conn, ours, self._terms, wall_ms=self._now_ms())
-        taken = {each.lane: answer for each, answer in zip(ours, answers, strict=True)}
-        runs = {run.taken.token: run for run in self._read(conn, [each for each in answers if isinstance(each, Taken)])}
-        found = (taken.get(each.lane, APART) for each in wanted)
-        return [runs[each.token] if isinstance(each, Taken) else each for each in found]
-
-    def _read(self, conn: Connection, taken: Sequence[Taken]) -> list[Run]:
-        """What was taken with what it is about, in the transaction that took it: another would cost as much again."""
-        asking = [each for each in taken if each.head.kind not in self._chores]
-        materials = load_materials(conn, asking, spends=self._terms.spends)
-        of_token = {each.token: material for each, material in zip(asking, materials, strict=True)}
-        return [Run(each, of_token.get(each.token)) for each in taken]
+        self.runs = Runs(database, terms, now_ms=now_ms, quiet=self._chores.keys())
 
     async def ready(self) -> None:
         """Return when it is worth claiming a job: see `Provider.ready`."""
@@ -193,10 +99,6 @@ class Generate:
             jobs.release_held(conn)
 
         await self._database.tx(release)
-
-    async def extend(self, taken: Taken) -> None:
-        """Renew the run's lease. Raises `ClaimLost`, `StorageUnavailable`."""
-        await self._database.tx(lambda conn: jobs.extend(conn, taken, lease_ms=self.lease_ms))
 
     async def run(self, run: Run) -> Ended:
         """Call the provider and store what comes of it.
@@ -296,12 +198,7 @@ class Generate:
     async def _keep(self, run: Run, material: Material, count: int) -> Material:
         """Make the run its first so many jobs; the others go back with their attempt (R6)."""
         run.taken, rest = run.taken.divided(count)
-
-        def work(conn: Connection) -> None:
-            jobs.lock(conn, run.taken.head)
-            jobs.give_back(conn, rest, reason="left for the next call")
-
-        await self._write(rest, work)
+        await self.runs.let_go(rest, reason="left for the next call")
         return material.of_jobs(run.taken)
 
     async def _run_chore(self, taken: Taken, chore: Chore) -> Ended:
@@ -311,32 +208,15 @@ class Generate:
         except ProviderError as error:
             return await self._settle(taken, error)
         if not is_done:
-            await self.give_back(taken, reason="the worker stopped")
+            await self.runs.give_back(taken, reason="the worker stopped")
             return Ended(0)
 
         def complete(conn: Connection) -> None:
             jobs.lock(conn, taken.head)
             jobs.complete(conn, taken, MADE_BY_NOBODY)
 
-        await self._write(taken, complete)
+        await self.runs.write(taken, complete)
         return Ended(None, taken.ids)
-
-    async def give_back(self, taken: Taken, *, reason: str) -> None:
-        """Put the run back untouched (R12). Raises `StorageUnavailable`; the lease's end does the same later."""
-
-        def work(conn: Connection) -> None:
-            jobs.lock(conn, taken.head)
-            jobs.give_back(conn, taken, reason=reason)
-
-        await self._database.tx(work)
-
-    async def next_head(self, session_id: str | None, job_id: str) -> Job | None:
-        """The head of the lane that this job's message stood in, where it is due (R7)."""
-        return await self._looking.ask((session_id, job_id))
-
-    @staticmethod
-    def _look_at_all(conn: Connection, lanes: Sequence[_Lane], *, waits: bool) -> list[Job | None]:  # noqa: ARG004 - it locks nothing
-        return list(jobs.next_heads(conn, lanes))
 
     async def _settle(
         self, taken: Taken, error: ProviderError, spent: Sequence[ModelUse] = (), *, final: bool = False
@@ -364,7 +244,7 @@ class Generate:
                 return
             status = jobs.hold(conn, taken, reason=reason, delay_ms=delay_ms)
 
-        await self._write(taken, work, spent)
+        await self.runs.write(taken, work, self._spent(taken, spent))
         log.warning(
             "job did not succeed", job=head.id, attempt=head.attempts, outage=outage, error=type(error).__name__
         )
@@ -373,73 +253,15 @@ class Generate:
     async def _store(
         self, taken: Taken, material: Material, answer: GenerationAnswer, spent: Uses, *, count: int
     ) -> Ended:
-        """Notes, sources and completion in one transaction, fenced by the lease; the jobs past `count` go back."""
+        """Store what an answer gives about the run's first `count` jobs; the others go back."""
         kept, rest = taken.divided(count)
         made = Made(
             answer.provider or self._provider.name, answer.model, answer.prompt_version or self._provider.prompt_version
         )
         told = material.of_jobs(kept) if rest.jobs else material
         notes = write_notes(told, told.told, answer.drafts, made, new_id=self._new_id, now=self._now_ms())
-        outcome = _Outcome(kept, rest, made, notes, self._spent(taken, spent))
-
-        async def store() -> None:
-            if not await self._storing.ask(outcome):
-                raise ClaimLost("the job's lease is gone")
-
-        await self._fenced(taken, store, spent)
+        await self.runs.store(Outcome(kept, rest, made, notes, self._spent(taken, spent)))
         return Ended(None, kept.ids)
-
-    def _store_all(self, conn: Connection, outcomes: Sequence[_Outcome], *, waits: bool) -> list[bool | _Apart]:
-        """Whether each was stored: what is not ours any more changes nothing."""
-        locked = sessions.lock_for(conn, [each.head.session_id for each in outcomes], waits=waits)
-        there = [each for each in outcomes if each.head.session_id in locked]
-        completed = jobs.complete_each(conn, [(each.kept, each.made) for each in there])
-        stored = [each for each in there if each.kept.token in completed]
-        for each in stored:
-            if each.rest.jobs:
-                jobs.give_back(conn, each.rest, reason="the answer was cut")
-        store_notes(conn, [(each.head, each.notes) for each in stored], self._now_ms())
-        spent = [each.spent for each in stored if each.spent is not None]
-        spending.add_usage(conn, spent, wall_ms=self._now_ms())
-        return [each.kept.token in completed if each.head.session_id in locked else APART for each in outcomes]
-
-    async def _write(self, taken: Taken, work: Callable[[Connection], None], spent: Sequence[ModelUse] = ()) -> None:
-        """`_fenced`, for a transaction of its own; what calls cost is added in it."""
-
-        def whole(conn: Connection) -> None:
-            work(conn)
-            self._add_usage(conn, taken, spent)
-
-        await self._fenced(taken, lambda: self._database.tx(whole), spent)
-
-    async def _fenced(self, taken: Taken, write: Callable[[], Awaitable[None]], spent: Sequence[ModelUse]) -> None:
-        """Make a fenced write until it is known to be done, for as long as the lease may live.
-
-        Where the fence refuses it, what calls cost is added alone: a refused answer was paid too. After a commit whose
-        reply was lost the row is read before anything else (R5): a transaction that did commit is not run again, and
-        its fence would refuse it.
-        """
-        unknown = False
-
-        async def attempt() -> None:
-            nonlocal unknown
-            if unknown and not await self._database.read(lambda conn: jobs.is_held(conn, taken)):
-                return
-            try:
-                await write()
-            except StorageUnavailable as error:
-                unknown = unknown or error.outcome_unknown
-                raise
-
-        try:
-            await self._outlast(attempt)
-        except ClaimLost:
-            await self._outlast(lambda: self._database.tx(lambda conn: self._add_usage(conn, taken, spent)))
-            raise
-
-    def _add_usage(self, conn: Connection, taken: Taken, spent: Sequence[ModelUse]) -> None:
-        of_job = self._spent(taken, spent)
-        spending.add_usage(conn, [] if of_job is None else [of_job], wall_ms=self._now_ms())
 
     def _spent(self, taken: Taken, spent: Sequence[ModelUse]) -> JobSpent | None:
         """What a run's calls cost; None for no calls."""
@@ -459,17 +281,6 @@ class Generate:
         found = (price_of(self._prices, name) for name in (model, *asked))
         price = next((each for each in found if each is not None), None)
         return 0 if price is None else price.cost_microusd(usage)
-
-    async def _outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Make the attempt again while the database is away, for as long as the lease may live."""
-        deadline = time.monotonic() + self.lease_ms / 1000
-        while True:
-            try:
-                return await attempt()
-            except StorageUnavailable:
-                if time.monotonic() >= deadline:
-                    raise
-                await asyncio.sleep(STORE_AGAIN_S)
 
 
 def moved(draft: Draft, by: int, among: int) -> Draft:
