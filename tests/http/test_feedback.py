@@ -1,5 +1,6 @@
 """What readers say of notes moves them a little; what is called wrong is hidden until somebody has looked."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,12 @@ import httpx
 import pytest
 
 from cli_runner import Cli
-from onlooker.domain.models import KeyScope
+from onlooker.app import open_app
+from onlooker.domain.models import KeyScope, Scope
 from onlooker.host import new_id
+from onlooker.services.recall import NoteInput
+from onlooker.settings import load_settings
+from onlooker.storage import observations
 from served import Site
 
 
@@ -55,7 +60,9 @@ async def test_what_readers_say_never_outweighs_what_fits(either_site: Site) -> 
 async def test_a_wrong_note_is_hidden_until_it_is_cleared(either_site: Site) -> None:
     async with either_site.client(either_site.ours.key) as client:
         note = await add(client, either_site, "the flux is wrong")
-        assert await judge(client, note, "wrong") == {"id": note, "verdict": "wrong", "hidden": True}
+        told = await judge(client, note, "wrong")
+        assert (told["id"], told["verdict"], told["hidden"]) == (note, "wrong", True)
+        assert f"onlooker feedback {note} clear" in told["text"]
         assert await found(client, either_site) == []
         timeline = await client.post("/v1/timeline", json={"projectId": either_site.ours.project_id})
         assert timeline.json()["entries"] == []
@@ -65,6 +72,40 @@ async def test_a_wrong_note_is_hidden_until_it_is_cleared(either_site: Site) -> 
         assert await found(client, either_site) == [note]
         await judge(client, note, "wrong")
         assert (await client.delete(f"/v1/observations/{note}")).status_code == 200
+
+
+async def test_who_looks_finds_what_is_hidden_and_reads_that_it_is(either_site: Site) -> None:
+    listed = f"/v1/projects/{either_site.ours.project_id}/hidden"
+    async with either_site.client(either_site.ours.key) as client:
+        notes = [await add(client, either_site, f"the flux {number}") for number in range(3)]
+        assert (await client.get(listed)).json() == {"observations": []}
+        for note in notes[:2]:
+            await judge(client, note, "wrong")
+        hidden = (await client.get(listed)).json()["observations"]
+        assert [(note["id"], note["hidden"]) for note in hidden] == [(notes[1], True), (notes[0], True)]
+        assert len((await client.get(listed, params={"limit": 1})).json()["observations"]) == 1
+        assert (await client.get(f"/v1/observations/{notes[0]}")).json()["hidden"]
+        whole = {"projectId": either_site.ours.project_id, "ids": [notes[0], notes[2]]}
+        first, last = (await client.post("/v1/observations/get", json=whole)).json()["text"].split("---")
+        assert "called wrong" in first
+        assert "called wrong" not in last
+    async with either_site.client(either_site.theirs.key) as stranger:
+        assert (await stranger.get(listed)).status_code == 404
+
+
+async def test_a_note_that_was_replaced_says_by_which(site: Site) -> None:
+    scope = Scope(site.ours.team_id, site.ours.project_id)
+    async with site.client(site.ours.key) as client:
+        old, new = [await add(client, site, f"the flux {number}") for number in range(2)]
+        await site.app.database.tx(lambda conn: observations.supersede(conn, scope, [old], by_id=new, now=1))
+        whole = {"projectId": scope.project_id, "ids": [old, new]}
+        answer = (await client.post("/v1/observations/get", json=whole)).json()
+        assert [note.get("supersededBy") for note in answer["observations"]] == [new, None]
+        assert f"replaced by {new}" in answer["text"]
+        # What is hidden and brought back is as it was.
+        await judge(client, old, "wrong")
+        await judge(client, old, "clear")
+        assert await found(client, site) == [new]
 
 
 async def test_only_who_may_write_may_judge_and_only_their_own(either_site: Site) -> None:
@@ -80,12 +121,34 @@ async def test_only_who_may_write_may_judge_and_only_their_own(either_site: Site
         assert await found(client, either_site) == [note]
 
 
-@pytest.mark.parametrize("arguments", [("x",), ("x", "nice")])
+@pytest.mark.parametrize("arguments", [("x", "nice"), ("x", "wrong", "useful")])
 def test_the_command_refuses_what_it_does_not_know(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert Cli(tmp_path / "home").run("feedback", *arguments).code == 2
 
 
-def test_the_command_lists_what_is_hidden(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("wrong",), ("clear",)])
+def test_the_command_says_that_there_is_no_such_note(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    refused = Cli(tmp_path / "home").run("feedback", new_id(), *arguments)
+    assert (refused.code, refused.err) == (1, "onlooker: no such observation\n")
+
+
+def test_a_person_looks_at_what_is_hidden_and_brings_it_back(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "home")
     assert cli.run("feedback", "--json").json() == {"hidden": []}
-    assert cli.run("feedback", new_id(), "wrong").code == 1
+    note = asyncio.run(a_note(cli.home, "the flux is damped\ntwice"))
+
+    assert f"onlooker feedback {note} clear" in cli.run("feedback", note, "wrong").out
+    assert cli.run("search", "flux").out.startswith("Nothing found")
+    assert [hidden["id"] for hidden in cli.run("feedback", "--json").json()["hidden"]] == [note]
+    shown = cli.run("feedback", note).out
+    assert "twice" in shown
+    assert "called wrong" in shown
+    assert cli.run("feedback", note, "clear").code == 0
+    assert note in cli.run("search", "flux").out
+
+
+async def a_note(home: Path, text: str) -> str:
+    async with open_app(load_settings(home=home)) as app:
+        local = (await app.accounts.ensure_local(home)).principal
+        project, _ = await app.accounts.create_project(local, "tally")
+        return (await app.recall.add(local, Scope(project.team_id, project.id), NoteInput(text))).id

@@ -19,13 +19,19 @@ def feedback(*, observation_id: str | None, verdict: str | None, project: str | 
     """Say what a note is worth, or list the notes that are hidden.
 
     VERDICT is useful or outdated, which move the note a little in searches, wrong, which hides it, or clear, which
-    takes back what was said and shows it again. Without arguments: the notes that were called wrong, to be looked at.
+    takes back all that was said and shows it again. With an ID alone: the note, whole. Without arguments: the notes
+    that were called wrong and wait for a person to look.
     """
     from onlooker.cli.local import open_local, run, scope_of
+    from onlooker.services.rendering import judged_text, notes_text
     from onlooker.storage.verdicts import Verdict
 
-    if observation_id is not None and verdict is None:
-        raise click.UsageError("Say useful, outdated, wrong or clear.")
+    async def read(note_id: str) -> None:
+        async with open_local() as local:
+            scope = await local.app.accounts.scope_of(local.principal, "observation", note_id)
+            note = await local.app.recall.get(scope, note_id)
+        told = {"id": note.id, "title": note.title, "content": note.content, "hidden": note.hidden}
+        tell(as_json, told, lambda: f"{notes_text([note])}\n\n{judged_text(note)}")
 
     async def judge(note_id: str, said: str) -> None:
         async with open_local() as local:
@@ -33,10 +39,10 @@ def feedback(*, observation_id: str | None, verdict: str | None, project: str | 
             meant = None if said == CLEAR else Verdict(said)
             note = await local.app.recall.judge(local.principal, scope, note_id, meant)
         told = {"id": note.id, "verdict": said, "hidden": note.hidden}
-        state = "It is hidden until it is cleared." if note.hidden else "It is found as others are."
-        tell(as_json, told, lambda: f"Noted: {note.title} is {said}. {state}")
+        noted = "What was said is taken back" if said == CLEAR else f"Noted as {said}"
+        tell(as_json, told, lambda: f"{noted}: {note.title}. {judged_text(note)}")
 
-    async def show() -> None:
+    async def list_hidden() -> None:
         async with open_local() as local:
             places = await local.projects(project)
             notes = [note for place in places for note in await local.app.recall.hidden(scope_of(place), limit=MOST)]
@@ -50,4 +56,9 @@ def feedback(*, observation_id: str | None, verdict: str | None, project: str | 
         else:
             click.echo("No note is hidden.")
 
-    run(show() if observation_id is None or verdict is None else judge(observation_id, verdict))
+    if observation_id is None:
+        run(list_hidden())
+    elif verdict is None:
+        run(read(observation_id))
+    else:
+        run(judge(observation_id, verdict))

@@ -101,9 +101,10 @@ def search(
 
 
 def show_hits(hits: Sequence["Hit"], project_names: dict[str, str]) -> None:
-    """Hits as a table for people."""
+    """Hits as a table for people. On a terminal, where a column of ids would take half of it, they stand below."""
+    is_terminal = sys.stdout.isatty()
     show_table(
-        ("when", "project", "kind", "what", "files"),
+        ("when", "project", "kind", "what", "files", *(() if is_terminal else ("id",))),
         [
             (
                 local_time(hit.observation.occurred_at),
@@ -111,6 +112,7 @@ def show_hits(hits: Sequence["Hit"], project_names: dict[str, str]) -> None:
                 hit.observation.type_shown,
                 _what(hit),
                 ", ".join(_files(hit)),
+                *(() if is_terminal else (hit.observation.id,)),
             )
             for hit in hits
         ],
@@ -120,9 +122,10 @@ def show_hits(hits: Sequence["Hit"], project_names: dict[str, str]) -> None:
 def _what(hit: "Hit") -> str:
     """The title, and on a terminal what stands below it."""
     note = hit.observation
-    if not sys.stdout.isatty() or not note.narrative:
+    if not sys.stdout.isatty():
         return note.title
-    return f"{note.title}\n{shorten(note.narrative, LONGEST_NARRATIVE, placeholder=' …')}"
+    told = shorten(note.narrative, LONGEST_NARRATIVE, placeholder=" …")
+    return "\n".join(line for line in (note.title, told, note.id) if line)
 
 
 def _files(hit: "Hit") -> list[str]:

@@ -197,7 +197,7 @@ class SourceView(Struct, rename="camel"):
 
 
 class ObservationView(Struct, rename="camel", omit_defaults=True):
-    """An observation."""
+    """An observation; that it is hidden, or replaced by a later one, is told where it is so."""
 
     id: str
     project_id: str
@@ -213,6 +213,8 @@ class ObservationView(Struct, rename="camel", omit_defaults=True):
     updated_at_epoch: int
     score: float | None = None
     source: SourceView | None = None
+    hidden: bool = False
+    superseded_by: str | None = None
 
     @classmethod
     def of(cls, note: Observation, *, score: float | None = None, source: Source | None = None) -> "ObservationView":
@@ -244,6 +246,8 @@ class ObservationView(Struct, rename="camel", omit_defaults=True):
             note.updated_at,
             score,
             None if source is None else SourceView.of(source),
+            note.hidden,
+            note.superseded_by,
         )
 
 

@@ -236,12 +236,14 @@ TOOLS: Mapping[str, Tool] = {
             "observation_feedback",
             "Say what a note is worth",
             "Say of a note that it was useful, outdated or wrong. The first two move it a little in searches; wrong "
-            "hides it until somebody has looked. Use it when you have seen for yourself, in the code or from the user, "
-            'that a note helped or does not hold. Example: {"observationId": "…", "verdict": "outdated"}',
+            "hides it until a person has looked: tell the user when you say it. Use it when you have seen for "
+            "yourself, in the code or from the user, that a note helped or does not hold. "
+            'Example: {"observationId": "…", "verdict": "outdated"}',
             _operation("POST", "/v1/observations/{observation_id}/feedback"),
             {
                 "observationId": "The note, by its id.",
-                "verdict": "useful, outdated or wrong; clear takes back all that was said, and shows the note again.",
+                "verdict": "useful, outdated or wrong; said again it replaces what you said. clear takes back what "
+                "all readers said and shows a hidden note again: only when the user has looked and wants it.",
             },
             path={"observationId": "observation_id"},
         ),

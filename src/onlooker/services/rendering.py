@@ -27,12 +27,27 @@ def files_of(note: Observation) -> tuple[str, ...]:
 
 
 def note_line(note: Observation) -> str:
-    """A note in about 40 tokens: id, time, kind, title, files."""
+    """A note in about 40 tokens: id, time, kind, title, files, and whether it still holds."""
     files = files_of(note)
     more = f", +{len(files) - MOST_FILES}" if len(files) > MOST_FILES else ""
     about = f" [{', '.join(files[:MOST_FILES])}{more}]" if files else ""
     title = shorten(note.title, LONGEST_TITLE, placeholder=" …") or note.title[:LONGEST_TITLE]
-    return f"{note.id}  {moment(note.occurred_at)}  {note.type_shown}  {title}{about}"
+    return f"{note.id}  {moment(note.occurred_at)}  {note.type_shown}  {title}{about}{_doubt(note)}"
+
+
+def _doubt(note: Observation) -> str:
+    replaced = "" if note.superseded_by is None else f" (replaced by {note.superseded_by})"
+    return f" (called wrong: hidden until somebody has looked){replaced}" if note.hidden else replaced
+
+
+def judged_text(note: Observation) -> str:
+    """What holds for a note after somebody said what it is worth, and how what is hidden comes back."""
+    if not note.hidden:
+        return "It is found as others are."
+    return (
+        "It is hidden: no search, timeline or context has it until a person has looked. `onlooker feedback` lists what "
+        f"is hidden, `onlooker feedback {note.id} clear` brings it back."
+    )
 
 
 def prompt_text(prompt: Prompt) -> str:
