@@ -208,6 +208,22 @@ def test_other_files_of_a_folder_are_left_out_with_their_reason(cli: Cli, tmp_pa
     assert [Path(each["path"]).name for each in told["refused"]] == ["gemini.jsonl"]
 
 
+def test_lines_that_are_no_events_are_counted_by_their_kind(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "old.jsonl"
+    path.write_text('{"type": "of-tomorrow"}\n' * 3 + '{"type": "summary", "summary": "x"}\n')
+    told = cli.succeed("import", "transcript", str(path))
+    assert "4 parts are no events: 3 type:of-tomorrow, 1 type:summary." in told
+
+
+def test_a_rollout_that_names_no_session_is_left_out_and_the_reason_is_said(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "rollout.jsonl"
+    said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go on"}]}
+    path.write_text(json.dumps({"timestamp": "2026-03-01T10:00:01Z", "type": "response_item", "payload": said}) + "\n")
+    ended = cli.run("import", "transcript", str(path))
+    assert ended.code == 1
+    assert "does not begin with its session_meta" in ended.out
+
+
 def test_a_file_alone_that_is_no_transcript_fails(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "gemini.jsonl"
     path.write_text('{"sessionId": "s", "projectHash": "x", "messages": []}\n')

@@ -511,7 +511,10 @@ def test_the_offset_waits_for_a_result_but_not_for_ever() -> None:
     "data,what",
     [
         (b'{"timestamp":"t","type":"session_meta","payload":{"id":"x"}}\n', "a Codex rollout"),
-        (b'{"timestamp":"t","type":"response_item","payload":{}}\n', "a Codex rollout"),
+        (
+            b'{"timestamp":"t","type":"response_item","payload":{}}\n',
+            "rollout that does not begin with its session_meta",
+        ),
         (b'{"sessionId":"x","projectHash":"y","messages":[]}\n', "a Gemini CLI session"),
         (
             b'{\n  "sessionId": "x",\n  "messages": [\n    {"type": "user", "content": "a"}\n  ]\n}\n',

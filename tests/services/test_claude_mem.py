@@ -85,6 +85,23 @@ async def test_every_version_comes_with_its_dates_and_comes_once(importer: Impor
     )
 
 
+async def test_tables_that_are_not_imported_are_counted_but_for_its_own(importer: Importer) -> None:
+    make_database(importer.path, LATEST)
+    with closing(sqlite3.connect(importer.path)) as writer:
+        writer.execute('CREATE TABLE "what a ""later"" one adds" (id)')
+        writer.execute("INSERT INTO observation_feedback (id) VALUES (1), (2)")
+        writer.execute("CREATE VIRTUAL TABLE observations_fts USING fts5(title)")
+        writer.execute("INSERT INTO observations_fts VALUES ('x')")
+        add(writer, "pending_messages", {"session_db_id": 1, "message_type": "observation", "status": "pending"})
+        writer.commit()
+        pending = writer.execute("SELECT count(*) FROM pending_messages").fetchone()[0]
+    skipped = (await importer.bring()).skipped
+    assert {name: count for name, count in skipped.items() if count} == {
+        "observation_feedback": 2,
+        "pending_messages": pending,
+    }
+
+
 async def test_a_database_in_use_is_read_with_its_log(importer: Importer) -> None:
     make_database(importer.path, LATEST)
     with closing(sqlite3.connect(importer.path, isolation_level=None)) as writer:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onlooker.services.importing import Imported
 
 WORKER_SEEN_MS = 30_000
+MOST_REASONS = 8
 
 
 @click.group("import", epilog="Example: onlooker import transcript ~/.claude/projects")
@@ -106,6 +107,9 @@ def _progress(files: Sequence[Path], *, quiet: bool) -> Iterator[Callable[[int],
 
 def _say(count: "Imported", refused: Sequence[tuple[Path, str]], *, waits: bool) -> str:
     lines = [f"{count.files} files: {count.stored} new events, {count.known} known already."]
+    if count.skipped:
+        reasons = ", ".join(f"{times} {reason}" for reason, times in count.skipped.most_common(MOST_REASONS))
+        lines.append(f"{count.skipped.total()} parts are no events: {reasons}.")
     if count.rejected:
         lines.append(f"{count.rejected} parts were no JSON and were left out.")
     if count.excluded:

@@ -38,7 +38,7 @@ def foreign_format(line: Any) -> str | None:
     if not isinstance(line, Mapping):
         return None
     if line.get("type") in _CODEX_TYPES and isinstance(line.get("payload"), Mapping):
-        return "a Codex rollout"
+        return "a Codex rollout that does not begin with its session_meta, which names the session"
     if "type" not in line and ("messages" in line or "projectHash" in line):
         return "a Gemini CLI session"
     return None

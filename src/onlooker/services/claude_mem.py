@@ -99,9 +99,7 @@ class ClaudeMemImport:
                     await self._store(table, page, known, scopes, principal, done)
                     seen += len(page)
                     on_rows(seen, total)
-            for table in claude_mem.UNREAD:
-                if count := foreign.count(table):
-                    done.skipped[table] += count
+            done.skipped.update(foreign.unread())
         return done
 
     async def _store(

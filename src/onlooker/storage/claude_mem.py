@@ -1,5 +1,6 @@
 """Read claude-mem's SQLite database, whatever its version, without changing it."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,8 +16,8 @@ SUMMARIES = ("session_summaries", "overviews")
 SESSIONS = ("sdk_sessions", "sessions")
 PROMPTS = ("user_prompts",)
 READ = (*SESSIONS, *PROMPTS, *NOTES, *SUMMARIES)
-UNREAD = ("pending_messages", "diagnostics", "transcript_events")
-"""Tables whose rows are not imported, and are counted: raw events that no note was made of."""
+ITS_OWN = re.compile(r"sqlite_|schema_versions$|sync_|\w+_fts(_|$)")
+"""Tables that a database keeps for itself: its schema, its search, and what its copies on other devices have."""
 
 PAGE = 500
 
@@ -52,11 +53,17 @@ class ClaudeMemDatabase:
     ) -> None:
         self._connection.close()
 
+    def unread(self) -> dict[str, int]:
+        """How many rows the tables have that are not imported: raw events, verdicts, and what later versions add."""
+        names = sorted(name for name in self._tables - {*READ} if not ITS_OWN.match(name))
+        return {name: self.count(name) for name in names}
+
     def count(self, table: str) -> int:
         """How many rows a table has; 0 for one that is not there."""
         if table not in self._tables:
             return 0
-        return int(self._connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])  # noqa: S608 - one of ours
+        name = table.replace('"', '""')
+        return int(self._connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0])  # noqa: S608 - one of its own
 
     def pages(self, table: str) -> Iterator[list[dict[str, Any]]]:
         """A table's rows in the order in which they were written, some at a time; none for one that is not there."""
