@@ -1,7 +1,11 @@
 """`onlooker import claude-mem`: what it says, what it refuses, what memory it takes."""
 
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,6 +48,34 @@ def test_a_database_cut_short_brings_what_can_be_read(cli: Cli, tmp_path: Path) 
     ended = cli.run("import", "claude-mem", str(path))
     assert ended.code == 2
     one_line(ended.err)
+
+
+def test_a_person_can_stop_it_and_go_on(cli: Cli, tmp_path: Path) -> None:
+    notes = 6_000
+    path = tmp_path / "claude-mem.db"
+    make_database(path, LATEST, notes=notes)
+    started = cli.popen("import", "claude-mem", str(path))
+    while stored_notes(cli) == 0:
+        assert started.poll() is None
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    assert (started.returncode, err.strip()) == (130, "onlooker: stopped")
+    before = stored_notes(cli)
+    assert before < notes
+
+    told = cli.run("import", "claude-mem", str(path), "--json").json()
+    assert (told["observations"], told["summaries"]) == (notes - before, 1)
+    assert stored_notes(cli) == notes + 1
+
+
+def stored_notes(cli: Cli) -> int:
+    """How many notes the home has; 0 while it has no database yet."""
+    try:
+        with closing(sqlite3.connect(f"file:{cli.home}/onlooker.db?mode=ro", uri=True)) as connection:
+            return int(connection.execute("SELECT count(*) FROM observations").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
 
 
 def test_memory_does_not_grow_with_the_database(cli: Cli, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ async def test_health_tells_each_part(either_site: Site) -> None:
     told = answer.json()
     assert (told["status"], told["runtime"]) == ("ok", "server-beta")
     assert told["queue"]["engine"] == "sql"
-    assert told["queue"]["redis"]["status"] == "ok"
+    assert told["queue"]["redis"] == {"status": "ok", "mode": "disabled", "host": None, "port": None, "prefix": None}
     assert told["queue"]["depth"]["pending"] == 1
     assert told["queue"]["oldestQueuedMs"] >= 0
     assert told["database"]["status"] == "ok"

@@ -154,7 +154,7 @@ async def look_at_queue(services: Services) -> Told:
     (found, problem), depth = await asyncio.gather(_queue_health(services), _depth(services))
     if isinstance(depth, str):
         problem = problem or depth
-    redis: dict[str, Any] = {"status": "ok", "mode": "disabled"}
+    redis: dict[str, Any] = {"status": "ok", "mode": "disabled", "host": None, "port": None, "prefix": None}
     if found.engine == REDIS_ENGINE:
         redis = {**found.details, **({"status": "error", "error": problem} if problem else {"status": "ok"})}
     parts: dict[str, Any] = {"engine": found.engine, "redis": redis}

@@ -2,8 +2,8 @@
 
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,8 @@ class ClaudeMemDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._reading = threading.Lock()
+        """Held while a page is read: an import that is stopped closes the database when that is done, not before."""
 
     def __enter__(self) -> Self:
         # A live database has a log beside it that must be read too; without one nobody writes, and the folder may be
@@ -51,7 +53,8 @@ class ClaudeMemDatabase:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
+        with self._reading:
+            self._connection.close()
 
     def unread(self) -> dict[str, int]:
         """How many rows the tables have that are not imported: raw events, verdicts, and what later versions add."""
@@ -70,8 +73,12 @@ class ClaudeMemDatabase:
         if table not in self._tables:
             return
         try:
-            with closing(self._connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid')) as rows:  # noqa: S608 - one of ours
-                while page := rows.fetchmany(PAGE):
-                    yield [dict(row) for row in page]
+            rows = self._connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid')  # noqa: S608 - one of ours
+            while page := self._page(rows):
+                yield page
         except sqlite3.Error as error:
             raise InvalidInput(f"{self._path} cannot be read any further: {error}") from error
+
+    def _page(self, rows: sqlite3.Cursor) -> list[dict[str, Any]]:
+        with self._reading:
+            return [dict(row) for row in rows.fetchmany(PAGE)]
