@@ -501,13 +501,26 @@ async def test_a_cap_that_is_reached_holds_jobs_says_so_and_is_not_overrun(datab
         assert {job.held_reason for job in held} == {"the project's daily cap of 2,000 tokens is reached"}
         assert {(job.status, job.attempts) for job in held} == {(JobStatus.QUEUED, 0)}
         assert len(provider.asked) == 2
-        told = Spending(database, project_caps=caps, team_caps=DefaultCaps(), now_ms=now_ms)
+        told = Spending(database, project_caps=caps, team_caps=DefaultCaps(), prices={}, now_ms=now_ms)
         (state,) = (await told.report(principal, scope.project_id)).caps
         assert (state.spent, state.cap.amount) == (2_000, 2_000)
         await told.set_cap(principal, Cap(scope.project_id, Period.DAY, "tokens", 1_000_000))
         assert await it.jobs.resume(principal) == 4
         await it.work(lambda: all_settled(database, made))
     assert len(provider.asked) == 6
+
+
+@pytest.mark.parametrize("prices, cost", [({}, None), ({"m": Price(0, 0, 0)}, 0)])
+async def test_what_a_model_of_no_known_price_cost_is_not_called_nothing(
+    database: Database, prices: dict[str, Price], cost: int | None
+) -> None:
+    scope = await new_scope(database)
+    (job,) = await session_of(database, 1, scope=scope)
+    spent = JobSpent(job, "x", [ModelSpent("paid", "m-large", COST, cost_microusd=0)])
+    await database.tx(lambda conn: spending.add_usage(conn, [spent], wall_ms=now_ms()))
+    told = Spending(database, project_caps=DefaultCaps(), team_caps=DefaultCaps(), prices=prices, now_ms=now_ms)
+    report = await told.report(Principal(scope.team_id, None, None, frozenset()), None)
+    assert [report.cost_of(day) for day in report.days] == [cost]
 
 
 async def most_are_held(database: Database, made: Sequence[Job], count: int) -> bool:

@@ -191,7 +191,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             indexing=indexing,
             jobs=Jobs(database, outbox),
             spending=Spending(
-                database, project_caps=settings.project_caps, team_caps=settings.team_caps, now_ms=now_ms
+                database,
+                project_caps=settings.project_caps,
+                team_caps=settings.team_caps,
+                prices=known_prices(settings),
+                now_ms=now_ms,
             ),
             waiters=waiters,
             worker=worker,

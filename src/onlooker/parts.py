@@ -184,6 +184,13 @@ def known_prices(settings: Settings) -> Mapping[str, Price]:
     return {**PRICES, **settings.prices}
 
 
+def unpriced_models(settings: Settings) -> list[str]:
+    """The models that are asked and of which no price is known: caps in dollars do not bound what they cost."""
+    prices = known_prices(settings)
+    asked = [getattr(settings, f"{name}_model") for name in settings.provider.split(",") if name in MODEL_APIS]
+    return [model for model in asked if price_of(prices, model) is None]
+
+
 def build_embedder(settings: Settings) -> Embedder | None:
     """The embedder that the settings choose, None where search is by words alone. Raises `Misconfigured`."""
     if settings.embedder is EmbedderChoice.NONE:

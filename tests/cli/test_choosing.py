@@ -89,6 +89,22 @@ def test_the_doctor_names_provider_and_model_and_never_the_key(cli: Cli) -> None
     assert "very-secret" not in ended.out + ended.err + cli.run("doctor", "--json", env=env).out
 
 
+def test_a_cap_in_dollars_on_a_model_of_no_known_price_is_told_everywhere(cli: Cli) -> None:
+    env = {"ONLOOKER_PROVIDER": "openai", "ONLOOKER_OPENAI_API_KEY": "sk-x", "ONLOOKER_OPENAI_MODEL": "novel-1"}
+    said = "price of novel-1 is known"
+    assert said not in cli.run("usage", "cap", "--daily-tokens", "10", env=env).err
+    assert said not in cli.run("doctor", env=env).out
+    capped = cli.run("usage", "cap", "--daily-usd", "10", env=env)
+    assert capped.code == 0
+    assert said in capped.err
+    asked = cli.run("doctor", env=env)
+    assert asked.code == 1
+    assert said in asked.out
+    priced = env | {"ONLOOKER_PRICES": '{"novel": {"input": 1, "output": 2, "cached": 0.1}}'}
+    assert said not in cli.run("usage", "cap", "--daily-usd", "10", env=priced).err
+    assert said not in cli.run("doctor", env=priced).out
+
+
 def test_the_doctor_finds_a_models_key_that_others_can_read(cli: Cli) -> None:
     cli.home.mkdir(parents=True, exist_ok=True)
     path = cli.home / "settings.toml"

@@ -168,7 +168,12 @@ async def _check_parts(settings: "Settings") -> list[Check]:
             schema, is_current = await _check_schema(database)
             if not is_current:
                 return [schema]
-            return [schema, *await _check_queue(settings, database), *await _check_lanes(settings, database)]
+            return [
+                schema,
+                *await _check_queue(settings, database),
+                *await _check_lanes(settings, database),
+                *await _check_caps(settings, database),
+            ]
     except (OnlookerError, TimeoutError) as error:
         found = f"{_shown(settings.database)}: {str(error) or 'no answer'}"
         advice = "start the database, or correct ONLOOKER_DATABASE_URL; a damaged file is replaced by a copy of it"
@@ -262,6 +267,19 @@ async def _check_lanes(settings: "Settings", database: "Database") -> list[Check
     closed = [lane for lane in lanes if lane.condition is not LaneCondition.OPEN]
     level = Level.PROBLEM if len(closed) == len(lanes) else Level.NOTE
     return [Check("provider", level, told(lane), _advice_for(lane)) for lane in closed]
+
+
+async def _check_caps(settings: "Settings", database: "Database") -> list[Check]:
+    """Caps in dollars that do not bound what a model costs, since nobody knows its price."""
+    from onlooker.parts import unpriced_models
+    from onlooker.storage import spending
+
+    by_settings = settings.project_caps.are_in_dollars or settings.team_caps.are_in_dollars
+    if not (by_settings or await database.read(spending.any_cap_in_dollars)):
+        return []
+    found = "no price of {} is known: caps in dollars do not bound what it costs"
+    advice = "give its price in settings.toml (see docs/cost.md), or cap tokens"
+    return [Check("caps", Level.PROBLEM, found.format(model), advice) for model in unpriced_models(settings)]
 
 
 def _advice_for(lane: "LaneState") -> str:

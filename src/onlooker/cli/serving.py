@@ -22,8 +22,9 @@ from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.host import ProcessIdentity, now_ms
 from onlooker.http.server import BACKLOG, server_config
 from onlooker.mcp_server.endpoint import build_site
+from onlooker.parts import unpriced_models
 from onlooker.settings import Settings
-from onlooker.telemetry import set_up_logging
+from onlooker.telemetry import log, set_up_logging
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -36,6 +37,7 @@ def serve(settings: Settings, *, with_worker: bool) -> None:
     """Serve until SIGTERM or SIGINT; see `onlooker serve --help`. Raises `Conflict` when this home has a server."""
     set_up_logging(settings.log_level)
     make_home(settings)
+    _warn_of_unbound(settings)
     runtime = _runtime()
     with _claimed(StateFiles(settings.home, "server"), runtime) as files, _listening(settings) as listening:
         _run(_serve(settings, files, runtime, listening, with_worker=with_worker))
@@ -45,6 +47,7 @@ def work(settings: Settings, *, in_background: bool) -> None:
     """Work until SIGTERM or SIGINT. Only the one in the background has state files: others may run beside it."""
     set_up_logging(settings.log_level)
     make_home(settings)
+    _warn_of_unbound(settings)
     runtime = _runtime()
     with _claimed(StateFiles(settings.home, "worker"), runtime) if in_background else nullcontext() as files:
         _run(_work(settings, files, runtime))
@@ -83,6 +86,13 @@ async def _serve(
         async with running(app, with_worker=with_worker):
             with on_stop_signal(stop):
                 await server.serve(sockets=[listening])
+
+
+def _warn_of_unbound(settings: Settings) -> None:
+    """Say where a cap in dollars bounds nothing: as good as no cap, to who relies on it."""
+    if settings.project_caps.are_in_dollars or settings.team_caps.are_in_dollars:
+        for model in unpriced_models(settings):
+            log.warning("caps in dollars do not bound a model of no known price", model=model, see="docs/cost.md")
 
 
 async def _work(settings: Settings, files: StateFiles | None, runtime: Runtime) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MICRO = 1_000_000
 DAY = click.DateTime(["%Y-%m-%d"])
+UNBOUND = "caps in dollars do not bound it. Give its price in settings.toml (see docs/cost.md), or cap tokens."
 
 
 @click.group(invoke_without_command=True, epilog="Example: onlooker usage --since 2026-03-01 --project website")
@@ -59,6 +60,8 @@ def cap(*, project: str | None, reset: bool, as_json: bool, **given: float | Non
     """Cap what a project or the team may spend: a cap that is reached holds jobs, one that is raised frees them."""
     from onlooker.cli.local import open_local, run
     from onlooker.domain.spending import Cap, Period
+    from onlooker.parts import unpriced_models
+    from onlooker.settings import load_settings
 
     if not reset and all(amount is None for amount in given.values()):
         raise click.UsageError("Give a cap, or --reset.")
@@ -78,6 +81,9 @@ def cap(*, project: str | None, reset: bool, as_json: bool, **given: float | Non
             states = await local.app.spending.caps(local.principal, project_id)
         told = {"caps": [_cap_json(state) for state in states], "resumed": resumed}
         tell(as_json, told, lambda: "\n".join([*map(_cap_line, states), f"{resumed} held jobs go on."]))
+        if any(state.cap.unit == "microusd" for state in states):
+            for model in unpriced_models(load_settings()):
+                click.echo(f"No price of {model} is known: {UNBOUND}", err=True)
 
     run(change())
 
@@ -90,7 +96,7 @@ def _show(report: "UseReport", names: "Mapping[str, str]") -> None:
             day.provider,
             day.model,
             *_figures(day.usage.calls, day.usage.input_tokens, day.usage.cached_tokens, day.usage.output_tokens),
-            _dollars(day.cost_microusd),
+            "no price known" if (cost := report.cost_of(day)) is None else _dollars(cost),
         )
         for day in report.days
     ]

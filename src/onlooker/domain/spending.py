@@ -117,6 +117,11 @@ class DefaultCaps:
     daily_usd: float = 0
     monthly_usd: float = 0
 
+    @property
+    def are_in_dollars(self) -> bool:
+        """Whether one of them is."""
+        return bool(self.daily_usd or self.monthly_usd)
+
     def of(self, project_id: str | None) -> list[Cap]:
         """As caps of a project, or of a team."""
         given: Sequence[tuple[Period, Literal["tokens", "microusd"], int]] = (

@@ -39,7 +39,7 @@ class UseView(Struct, rename="camel"):
 
 
 class DayView(Struct, rename="camel"):
-    """A day's use of one model in one project."""
+    """A day's use of one model in one project; `costUsd` is null where no price of the model is known."""
 
     day: str
     project_id: str
@@ -49,7 +49,7 @@ class DayView(Struct, rename="camel"):
     input_tokens: int
     cached_tokens: int
     output_tokens: int
-    cost_usd: float
+    cost_usd: float | None
 
 
 class CapView(Struct, rename="camel"):
@@ -83,7 +83,7 @@ class UsageView(Struct, rename="camel"):
                 day.usage.input_tokens,
                 day.usage.cached_tokens,
                 day.usage.output_tokens,
-                round(day.cost_microusd / MICRO, 6),
+                None if (cost := report.cost_of(day)) is None else round(cost / MICRO, 6),
             )
             for day in report.days
         ]

@@ -1,12 +1,12 @@
 """What a team's model calls cost, what bounds them, and how its projects' events are put into calls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onlooker.domain.batching import GenerationPolicy
 from onlooker.domain.errors import Forbidden
 from onlooker.domain.models import NO_USAGE, Principal, Scope, Usage
-from onlooker.domain.spending import Cap, DefaultCaps
+from onlooker.domain.spending import Cap, DefaultCaps, Price, price_of
 from onlooker.storage import accounts, spending
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.spending import DayOfUse
@@ -24,23 +24,38 @@ class CapState:
 
 @dataclass(frozen=True, slots=True)
 class UseReport:
-    """What was used in some days: each day's use by project, provider and model, all of it together, and the caps."""
+    """What was used in some days: each day's use by project, provider and model, all of it together, and the caps.
+
+    `unpriced` are the models of which no price is known.
+    """
 
     days: Sequence[DayOfUse]
     total: Usage
     cost_microusd: int
     caps: Sequence[CapState]
+    unpriced: frozenset[str]
+
+    def cost_of(self, day: DayOfUse) -> int | None:
+        """What a day's use cost in micro-dollars, None where that is not known."""
+        return None if day.cost_microusd == 0 and day.model in self.unpriced else day.cost_microusd
 
 
 class Spending:
     """Every method raises `StorageUnavailable`."""
 
     def __init__(
-        self, database: Database, *, project_caps: DefaultCaps, team_caps: DefaultCaps, now_ms: Callable[[], int]
+        self,
+        database: Database,
+        *,
+        project_caps: DefaultCaps,
+        team_caps: DefaultCaps,
+        prices: Mapping[str, Price],
+        now_ms: Callable[[], int],
     ) -> None:
         self._database = database
         self._project_caps = project_caps
         self._team_caps = team_caps
+        self._prices = prices
         self._now_ms = now_ms
 
     async def report(
@@ -58,7 +73,8 @@ class Spending:
             for day in days:
                 total += day.usage
             caps = self._caps(conn, principal, project_id)
-            return UseReport(days, total, sum(day.cost_microusd for day in days), caps)
+            unpriced = frozenset(day.model for day in days if price_of(self._prices, day.model) is None)
+            return UseReport(days, total, sum(day.cost_microusd for day in days), caps, unpriced)
 
         return await self._database.read(look)
 

@@ -259,6 +259,12 @@ def caps_of(conn: Connection, scope: Scope, of_project: DefaultCaps, of_team: De
     return [cap for cap in caps.values() if cap.amount]
 
 
+def any_cap_in_dollars(conn: Connection) -> bool:
+    """Whether a team or project has one of its own."""
+    found = select(usage_caps.c.team_id).where(usage_caps.c.unit == "microusd", usage_caps.c.amount > 0).limit(1)
+    return conn.execute(found).one_or_none() is not None
+
+
 def set_cap(conn: Connection, team_id: str, cap: Cap, *, remove: bool = False) -> None:
     """Give a project or a team a cap of its own in place of its last; `remove` gives it back to the settings."""
     key = (team_id, cap.project_id or TEAM_WIDE, str(cap.period), cap.unit)
