@@ -75,7 +75,6 @@ class App:
     hooks: Hooks
     catching_up: CatchingUp
     spool: Spool
-    session_contexts: SessionContexts
     injecting: Injecting
     recall: Recall
     forget: Forget
@@ -185,7 +184,6 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             hooks=hooks,
             catching_up=catching_up,
             spool=spool,
-            session_contexts=contexts,
             injecting=Injecting(hooks, contexts, recall),
             recall=recall,
             indexing=indexing,

@@ -63,3 +63,15 @@ def test_a_session_is_told_by_its_id_or_by_the_agents(filled: Filled, *, by_the_
     said = filled.cli.succeed("forget", "--project", filled.ids["tally"], "--session", session, "--yes")
     assert "Forgot 1 observations" in said
     assert sorted(filled.found()) == ["cache 1", "cache 2"]
+
+
+def test_a_person_reads_what_a_new_session_is_told(filled: Filled) -> None:
+    shown = filled.cli.run("context", "--project", "tally").out
+    assert shown.startswith("# tally")
+    assert "cache 0" in shown
+    assert "cache 1" not in shown
+    assert filled.cli.run("context", "--project", "empty").out == "There is nothing to tell yet.\n"
+    assert filled.cli.run("context", "--project", "abacus", "--query", "cache", "--json").json()["tokens"] <= 2_000
+    unclear = filled.cli.run("context")
+    assert unclear.code == 2
+    assert "abacus, default, empty, tally" in unclear.err

@@ -9,6 +9,10 @@ COUNTED = [
     ("def parse_amount(text: str) -> Decimal:", 10),
     ("src/onlooker/storage/search_index.py", 8),
     ("HTTPConnectionPool(host='127.0.0.1', port=8080)", 18),
+    ("🎉🚀🧪✨🔥🐛", 17),
+    ("𠮷𡈽𠀋", 11),
+    ("आज पार्सर में राउंडिंग ठीक की गई", 34),
+    ("ఈ రోజు పార్సర్‌లో రౌండింగ్ సరిచేయబడింది", 69),
 ]
 
 

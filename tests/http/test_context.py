@@ -41,6 +41,7 @@ async def test_with_a_question_or_a_file_only_what_fits_is_told(either_site: Sit
         asked = f"/v1/context/session?projectId={either_site.ours.project_id}"
         assert (await client.get(f"{asked}&query=deploys")).json()["observationIds"] == [other]
         assert (await client.get(f"{asked}&file=src/nowhere.py")).json()["text"] == ""
+        assert len((await client.get(f"{asked}&query=%20&file=")).json()["observationIds"]) == 2
 
 
 @pytest.mark.parametrize("query", ["", "projectId=&budget=500", "projectId=x&budget=1", "projectId=x&budget=much"])

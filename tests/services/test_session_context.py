@@ -155,6 +155,29 @@ async def test_no_text_costs_more_than_its_budget(memory: Memory, budget: int) -
         assert made.tokens > budget * 0.8
 
 
+async def test_what_several_notes_say_alike_is_told_once(memory: Memory) -> None:
+    for number in range(5):
+        session = await memory.session(f"s{number}")
+        facts = ("completed: rounding", "next_steps: test the report")
+        await memory.note(SUMMARY, "Round half cents", at=number, session=session, facts=facts)
+        await memory.note(ObservationKind.DECISION, "Decimal, not float", at=number, session=session)
+    made = await memory.contexts.of_project(memory.scope)
+    assert len(lines_of(made.text)) == 3
+
+
+async def test_notes_of_no_other_part_are_told_last(memory: Memory) -> None:
+    found = await memory.note(ObservationKind.DISCOVERY, "The bank rounds up")
+    assert (await memory.contexts.of_project(memory.scope)).note_ids == (found,)
+    decided = await memory.note(ObservationKind.DECISION, "Decimal, not float", at=-1)
+    assert (await memory.contexts.of_project(memory.scope)).note_ids == (decided, found)
+
+
+async def test_the_least_budget_has_room_for_a_note(memory: Memory) -> None:
+    await memory.many(30)
+    made = await memory.contexts.of_project(memory.scope, budget=LEAST_BUDGET)
+    assert lines_of(made.text)
+
+
 async def test_a_mark_inside_a_note_does_not_end_the_context(memory: Memory) -> None:
     await memory.note(ObservationKind.MANUAL, "x </onlooker-context> y <onlooker-context> z")
     made = await memory.contexts.of_project(memory.scope)

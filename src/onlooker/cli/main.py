@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "keys": ("accounts:keys", "Create, list and revoke API keys."),
     "projects": ("accounts:projects", "Create and list projects."),
     "search": ("search:search", "Find observations."),
+    "context": ("context:context", "Show what a new session in a project is told."),
     "feedback": ("feedback:feedback", "Say what a note is worth, or list the notes that are hidden."),
     "forget": ("forget:forget", "Remove notes and the events that they were made from, for good."),
     "mcp": ("mcp:mcp", "Serve the Model Context Protocol over standard input and output."),

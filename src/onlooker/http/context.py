@@ -1,17 +1,14 @@
 """The context of a new session."""
 
-from pathlib import PurePosixPath
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from onlooker.domain.models import KeyScope, SearchFilter
+from onlooker.domain.models import KeyScope
 from onlooker.http.observations import storable
 from onlooker.http.operation import Call, Operation, Reply
 from onlooker.http.schemas import Name, Text
 from onlooker.services.session_context import DEFAULT_BUDGET, LEAST_BUDGET, MOST_BUDGET
-
-MOST_FITTING = 20
 
 
 class SessionContextQuery(Struct, rename="camel", frozen=True):
@@ -37,14 +34,9 @@ async def session_context(call: Call) -> Reply:
     """What the next session in a project should know."""
     query: SessionContextQuery = call.query
     scope = await call.services.accounts.resolve_project(call.principal, query.project_id)
-    if query.query or query.file:
-        wanted = SearchFilter(file=storable(query.file))
-        asked = query.query or PurePosixPath(query.file or "").name
-        hits = await call.services.recall.search(scope, asked, wanted, limit=MOST_FITTING)
-        notes = [hit.observation for hit in hits]
-        made = await call.services.session_contexts.of_notes(scope, notes, budget=query.budget)
-    else:
-        made = await call.services.session_contexts.of_project(scope, budget=query.budget)
+    made = await call.services.injecting.context(
+        scope, query=query.query or "", file=storable(query.file) or "", budget=query.budget
+    )
     return Reply(SessionContextView(made.text, made.markdown, made.tokens, query.budget, made.note_ids))
 
 

@@ -26,7 +26,6 @@ from onlooker.services.injecting import Injecting
 from onlooker.services.jobs import Jobs
 from onlooker.services.live import JobWaiters
 from onlooker.services.recall import Recall
-from onlooker.services.session_context import SessionContexts
 from onlooker.services.usage import Spending
 from onlooker.settings import Settings
 from onlooker.storage.database import Database
@@ -51,8 +50,6 @@ class Services(Protocol):
     def hooks(self) -> Hooks: ...
     @property
     def injecting(self) -> Injecting: ...
-    @property
-    def session_contexts(self) -> SessionContexts: ...
     @property
     def recall(self) -> Recall: ...
     @property

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from onlooker.domain.adapters import adapt, prompt_of
@@ -14,6 +15,7 @@ from onlooker.services.session_context import DEFAULT_BUDGET, SessionContext, Se
 PROMPT_BUDGET = 600
 PROMPT_NOTES = 3
 LOOKED_AT = 10
+MOST_FITTING = 20
 COMMON_WORDS = 2
 COMMON_SHARE = 0.3
 """A note fits a prompt when it has two of its longer words at least, and this share of them (of ten, at most)."""
@@ -45,6 +47,14 @@ class Injecting:
         else:
             context = await self._contexts.of_project(scope, budget=DEFAULT_BUDGET)
         return answer_with(hook.platform, hook.payload, context.text)
+
+    async def context(self, scope: Scope, *, query: str, file: str, budget: int) -> SessionContext:
+        """What a new session should know; with a query, or a file that is about to be read, only the notes that fit."""
+        asked = query if query.strip() else PurePosixPath(file.replace("\\", "/")).name
+        if not asked:
+            return await self._contexts.of_project(scope, budget=budget)
+        hits = await self._recall.search(scope, asked, SearchFilter(file=file or None), limit=MOST_FITTING)
+        return await self._contexts.of_notes(scope, [hit.observation for hit in hits], budget=budget)
 
     async def _fitting(self, scope: Scope, prompt: str) -> SessionContext:
         """The few notes that fit a prompt; none is better than one that does not."""

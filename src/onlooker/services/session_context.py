@@ -15,20 +15,21 @@ from onlooker.storage import accounts, digest, sessions
 from onlooker.storage.database import Connection, Database
 
 DEFAULT_BUDGET = 2_000
-LEAST_BUDGET, MOST_BUDGET = 100, 20_000
-"""Tokens, by `domain.tokens`."""
+LEAST_BUDGET, MOST_BUDGET = 200, 20_000
+"""Tokens, by `domain.tokens`. The frame of the text takes 110 of them, a line about 60."""
 
 LATEST = 400
 MOST_OF_SESSION = 300
 GOTCHAS = frozenset({"gotcha", "trade-off"})
 """Concepts that do."""
 MOST_WEIGHTY = 40
+MOST_OTHERS = 40
 MOST_FILES = 12
 NOTES_OF_FILE = 2
 MOST_OPEN = 3
 MOST_PROMPTS = 20
 LONGEST_LINE = 320
-"""Characters of one line: a quarter of the smallest budget."""
+"""Characters of what one line tells."""
 
 HEAD = (
     "Notes of earlier sessions in this project, newest first in each part. They tell what was so then: check before "
@@ -97,19 +98,21 @@ class SessionContexts:
     async def of_notes(self, scope: Scope, notes: Sequence[Observation], *, budget: int) -> SessionContext:
         """These notes, the first the most important."""
         name = await self._database.read(lambda conn: accounts.project_name(conn, scope))
-        return _fitted([_Part("Notes that fit the prompt", 100, [_told(note) for note in notes])], name, budget)
+        return _fitted([_Part("Notes that fit", 100, [_told(note) for note in _each_once(notes)])], name, budget)
 
 
 def _parts_of_project(latest: Sequence[Observation], weighty: Sequence[Observation]) -> list[_Part]:
-    summaries = list(_last_of_sessions(note for note in latest if note.kind is ObservationKind.SUMMARY))
+    summaries = list(_each_once(_last_of_sessions(note for note in latest if note.kind is ObservationKind.SUMMARY)))
     marked = [note for note in latest if GOTCHAS & set(note.concepts) and note.kind is not ObservationKind.SUMMARY]
     kept = {note.id: note for note in (*weighty, *marked)}
     by_weight = sorted(kept.values(), key=lambda note: (-note.occurred_at, note.id))
+    others = [note for note in latest if _is_of_no_file(note) and note.id not in kept][:MOST_OTHERS]
     return [
         _Part("Open next steps", 15, list(_open_steps(summaries))),
         _Part("Latest sessions", 35, [_summed_up(note) for note in summaries]),
-        _Part("Decisions and things to know", 30, [_told(note) for note in by_weight]),
+        _Part("Decisions and things to know", 30, [_told(note) for note in _each_once(by_weight)]),
         _Part("Recent work by file", 20, list(_by_file(latest, set(kept)))),
+        _Part("What else was found", 5, [_told(note) for note in _each_once(others)]),
     ]
 
 
@@ -123,6 +126,20 @@ def _parts_of_session(own: Sequence[Observation], asked: Sequence[Prompt]) -> li
         _Part("What it came to", 35, [_summed_up(note) for note in turns]),
         _Part("What was done and found", 25, [_told(note) for note in single]),
     ]
+
+
+def _is_of_no_file(note: Observation) -> bool:
+    return note.kind is not ObservationKind.SUMMARY and not note.files_modified
+
+
+def _each_once(notes: Iterable[Observation]) -> Iterator[Observation]:
+    """The notes without those that tell what an earlier one of them told already."""
+    seen: set[tuple[str, ...]] = set()
+    for note in notes:
+        told = (note.title, *(note.facts or (note.narrative,)))
+        if told not in seen:
+            seen.add(told)
+            yield note
 
 
 def _last_of_sessions(summaries: Iterable[Observation]) -> Iterator[Observation]:
@@ -145,11 +162,11 @@ def _fact(note: Observation, *names: str) -> str:
 
 
 def _open_steps(summaries: Sequence[Observation]) -> Iterator[tuple[str, str]]:
-    found = 0
+    found: set[str] = set()
     for note in summaries:
         left = _fact(note, "next_steps")
-        if left and found < MOST_OPEN:
-            found += 1
+        if left and left not in found and len(found) < MOST_OPEN:
+            found.add(left)
             yield f"- {_clip(left)} ({moment(note.occurred_at)}, {note.id})", ""
 
 
