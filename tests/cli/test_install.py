@@ -4,6 +4,7 @@ import json
 import shlex
 import stat
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from cli_runner import EXECUTABLE, Cli, one_line
 from onlooker.cli.agents import AGENTS, Installation, as_command, is_ours
 from onlooker.cli.settings_files import apply
 from onlooker.domain.errors import Misconfigured
+from onlooker.hooks import client
+from onlooker.hooks.client import BLOCK, LARGEST_SPOOL
 
 FILES = {
     "claude-code": (".claude/settings.json", ".claude.json"),
@@ -517,9 +520,78 @@ def test_the_doctor_follows_made_up_hooks_to_a_search_hit(cli: Cli) -> None:
         assert "test_probe_" in steps[-1]["found"]
 
 
-@pytest.mark.usefixtures("user")
-def test_the_doctor_says_that_a_hook_found_no_server(cli: Cli) -> None:
-    cli.succeed("install", "claude-code")
-    ended = cli.run("doctor", "--agent", "claude-code")
+def failing(cli: Cli, agent: str = "claude-code") -> dict[str, str]:
+    """The step of the doctor's that failed."""
+    ended = cli.run("doctor", "--agent", agent, "--json")
     assert ended.code == 1
-    assert "until a server takes it" in ended.out
+    checks = [check for check in json.loads(ended.out)["checks"] if check["name"].startswith(agent)]
+    assert [check["level"] for check in checks[:-1]] == ["ok"] * (len(checks) - 1)
+    last: dict[str, str] = checks[-1]
+    assert last["level"] == "problem"
+    return last
+
+
+@pytest.mark.usefixtures("user")
+def test_the_doctor_says_that_a_hook_found_no_server_and_leaves_nothing_behind(cli: Cli) -> None:
+    cli.succeed("install", "claude-code")
+    step = failing(cli)
+    assert "no server answers at http://127.0.0.1:" in step["found"]
+    assert step["advice"] == "onlooker server start"
+    assert list((cli.home / "spool" / "events").iterdir()) == []
+
+
+@pytest.mark.usefixtures("user")
+def test_the_doctor_says_that_the_key_is_not_taken_and_what_it_advises_helps(cli: Cli) -> None:
+    cli.succeed("install", "claude-code")
+    cli.succeed("server", "start")
+    (cli.home / "hook.key").write_text("onl_" + "x" * 43 + "\n")
+    step = failing(cli)
+    assert "does not take the key of the hooks (403)" in step["found"]
+    assert step["advice"] == "onlooker install claude-code"
+    cli.succeed("install", "claude-code")
+    assert cli.run("doctor", "--agent", "claude-code").code == 0
+
+
+@pytest.mark.usefixtures("user")
+def test_the_doctor_says_that_the_spool_is_full(cli: Cli) -> None:
+    cli.succeed("install", "claude-code")
+    with (cli.home / "spool" / "blocks").open("wb") as file:
+        file.truncate(LARGEST_SPOOL // BLOCK + 1)
+    step = failing(cli)
+    assert "found no room in the spool" in step["found"]
+    assert "onlooker server start" in step["advice"]
+
+
+@pytest.mark.usefixtures("user")
+def test_the_doctor_says_that_a_server_elsewhere_is_away(cli: Cli) -> None:
+    cli.succeed("install", "claude-code", "--url", "http://onlooker.invalid:9", "--key", "onl_x")
+    step = failing(cli)
+    assert "no server answers at http://onlooker.invalid:9" in step["found"]
+    assert "--local" in step["advice"]
+
+
+@pytest.mark.usefixtures("user")
+def test_the_doctor_says_that_a_folder_is_excluded(cli: Cli) -> None:
+    cli.succeed("install", "claude-code")
+    cli.extra["ONLOOKER_EXCLUDE"] = "1"
+    assert "it is excluded" in failing(cli)["found"]
+
+
+@pytest.mark.parametrize(
+    "of, gone", [(client.__file__, "/gone/onlooker/hooks/client.py"), (sys.executable, "/gone/bin/python")]
+)
+def test_the_doctor_says_that_what_the_hook_runs_is_gone(cli: Cli, user: Path, of: str, gone: str) -> None:
+    cli.succeed("install", "claude-code")
+    path = user / ".claude" / "settings.json"
+    path.write_text(path.read_text().replace(of, gone))
+    step = failing(cli)
+    assert gone in step["found"]
+    assert step["advice"] == "onlooker install claude-code"
+
+
+def test_the_doctor_says_that_settings_cannot_be_read(cli: Cli, user: Path) -> None:
+    cli.succeed("install", "claude-code")
+    (user / ".claude" / "settings.json").write_text("{")
+    step = failing(cli)
+    assert "settings.json is not JSON" in step["found"]
+    assert "onlooker install claude-code" in step["advice"]

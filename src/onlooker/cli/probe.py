@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onlooker.cli.agents import AGENTS, Installation, is_ours
-from onlooker.domain.errors import NotFound
+from onlooker.domain.errors import Misconfigured, NotFound
 from onlooker.hooks import client
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ PROJECT = "onlooker-doctor"
 FOUND_WITHIN_S = 20.0
 LOOK_EVERY_S = 0.1
 RUN_WITHIN_S = 10.0
+ANSWER_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,15 @@ def _commands(text: str, event: str) -> Iterator[str]:
         yield from (each["command"] for each in entries if is_ours(each.get("command")))
 
 
+def session_of(mark: str) -> str:
+    """The session that a made-up tool use is of."""
+    return f"doctor-{mark}"
+
+
 def made_up(agent: str, mark: str) -> dict[str, Any]:
     """A tool use in the words of the agent."""
     command, output = f"python3 -m pytest tests/{mark}.py", "1 passed in 0.01s"
-    session = f"doctor-{mark}"
+    session = session_of(mark)
     if agent == "cursor":
         event = {"hook_event_name": "afterShellExecution", "conversation_id": session}
         return {**event, "command": command, "output": output}
@@ -82,23 +88,35 @@ def made_up(agent: str, mark: str) -> dict[str, Any]:
 
 
 async def probe(agent: str, settings: "Settings") -> list[Step]:
-    """Try the agent's hook and follow what it told to a search hit; the steps, up to the first that did not work."""
-    command = find_command(agent, settings.home, Path.cwd())
+    """Try the agent's hook and follow what it told to a search hit; the steps, up to the first that did not work.
+
+    With a server elsewhere the last step is that it took it.
+    """
+    from onlooker.services.spool import count_dropped
+
+    home = settings.home
+    try:
+        command = find_command(agent, home, Path.cwd())
+    except Misconfigured as error:
+        return [Step("installed", False, str(error), f"repair that file, then onlooker install {agent}")]
     if command is None:
         return [Step("installed", False, "no hook of ours is in its settings", f"onlooker install {agent}")]
+    steps = [Step("installed", True, "its settings name our hook")]
+    folder = client.find_folder()
+    if client.find_place(folder, str(home)).excluded:
+        advice = "run it in another folder; see onlooker exclude, .onlooker.toml and ONLOOKER_EXCLUDE"
+        return [*steps, Step("hook", False, f"nothing is told of {folder}: it is excluded", advice)]
     mark = f"test_probe_{secrets.token_hex(4)}"
-    steps = [Step("installed", True, "its settings name our hook"), _run(command, made_up(agent, mark))]
+    dropped = count_dropped(home)
+    steps.append(_run(agent, command, made_up(agent, mark)))
     if not steps[-1].worked:
         return steps
-    kept = sum(1 for _ in client.waiting(str(settings.home)))
-    if kept:
-        advice = "onlooker server start; if it runs: onlooker doctor"
-        return [
-            *steps,
-            Step("delivered", False, f"it is kept, with {kept - 1} others, until a server takes it", advice),
-        ]
-    steps.append(Step("delivered", True, "the server took it"))
-    if client.find_url(str(settings.home))[1]:
+    if count_dropped(home) > dropped:
+        lost = "no server took it, and it found no room in the spool: that, or its disk, is full"
+        return [*steps, Step("delivered", False, lost, "onlooker server start stores what waits, which makes room")]
+    delivered = _delivered(agent, home, mark)
+    steps.append(delivered)
+    if not delivered.worked or client.find_url(str(home))[1]:
         return steps
     from onlooker.cli.local import open_local
 
@@ -106,7 +124,40 @@ async def probe(agent: str, settings: "Settings") -> list[Step]:
         return [*steps, *await _follow(local, mark)]
 
 
-def _run(command: list[str] | str, payload: Mapping[str, Any]) -> Step:
+def _delivered(agent: str, home: Path, mark: str) -> Step:
+    """Whether a server has what the hook told, or takes it now; what is kept for one that does not is removed."""
+    events = home / "spool" / "events"
+    waiting = [events / name for name in client.waiting(str(home))]
+    kept = [path for path in waiting if mark.encode() in _content(path)]
+    if not kept:
+        return Step("delivered", True, "the server took it")
+    url, is_remote = client.find_url(str(home))
+    status, _ = client.post(
+        url, "/v1/hooks/claude-code", client.find_key(str(home)), "", b"{}", within_s=ANSWER_WITHIN_S
+    )
+    if client.is_settled(status):
+        return Step("delivered", True, f"it waits with {len(waiting) - 1} others, which the server takes now")
+    for path in kept:
+        path.unlink(missing_ok=True)
+    again = f"onlooker install {agent} --url {url} --key KEY" if is_remote else f"onlooker install {agent}"
+    if status == 0:
+        advice = (
+            f"start the server there, or name another: {again}, or --local" if is_remote else "onlooker server start"
+        )
+        return Step("delivered", False, f"no server answers at {url}; what hooks tell is kept until one does", advice)
+    if status in (401, 403):
+        return Step("delivered", False, f"the server at {url} does not take the key of the hooks ({status})", again)
+    return Step("delivered", False, f"{url} answers {status}; what hooks tell is kept", "onlooker server status")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # a server took it since it was listed
+        return b""
+
+
+def _run(agent: str, command: list[str] | str, payload: Mapping[str, Any]) -> Step:
     began = time.monotonic()
     try:
         ran = subprocess.run(
@@ -119,11 +170,13 @@ def _run(command: list[str] | str, payload: Mapping[str, Any]) -> Step:
             env={**os.environ, "ONLOOKER_PROJECT": PROJECT, "ONLOOKER_HOOK_DEBUG": "1"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Step("hook", False, f"the command did not run: {error}", "install it again")
+        return Step("hook", False, f"the command did not run: {error}", f"onlooker install {agent}")
     took_ms = (time.monotonic() - began) * 1000
     if ran.returncode or ran.stdout.strip():
         told = ran.stderr.decode(errors="replace").strip() or ran.stdout.decode(errors="replace").strip()
-        return Step("hook", False, f"exit code {ran.returncode}, and it said: {told[:300]}", "install it again")
+        return Step(
+            "hook", False, f"exit code {ran.returncode}, and it said: {told[:300]}", f"onlooker install {agent}"
+        )
     return Step("hook", True, f"ran in {took_ms:.0f} ms, silent, exit code 0")
 
 
@@ -137,24 +190,23 @@ async def _follow(local: "LocalApp", mark: str) -> list[Step]:
     steps: list[Step] = []
     project = None
     while time.monotonic() < began + FOUND_WITHIN_S:
-        if project is None:
-            try:
-                project = await accounts.find_project(local.principal, PROJECT)
-                steps.append(Step("stored", True, f"as an event of the project {PROJECT}"))
-            except NotFound:
-                await asyncio.sleep(LOOK_EVERY_S)
-                continue
+        await asyncio.sleep(LOOK_EVERY_S)
+        try:
+            project = project or await accounts.find_project(local.principal, PROJECT)
+        except NotFound:
+            continue
+        if not steps and await recall.find_session(scope_of(project), session_of(mark)):
+            steps.append(Step("stored", True, f"as an event of the project {PROJECT}"))
         hits = await recall.search(scope_of(project), mark, SearchFilter(), limit=1)
         if hits:
             took_s = time.monotonic() - began
             found = f"after {took_s:.1f} s: {hits[0].observation.title} ({hits[0].observation.id})"
             steps.append(Step("found by search", True, found))
             break
-        await asyncio.sleep(LOOK_EVERY_S)
     else:
         late = f"nothing within {FOUND_WITHIN_S:.0f} s"
-        advice = "onlooker jobs list --status failed; onlooker server status"
-        steps.append(Step("found by search" if project else "stored", False, late, advice))
+        advice = "onlooker server status; onlooker jobs list --status failed"
+        steps.append(Step("found by search" if steps else "stored", False, late, advice))
     if project is not None:
         await recall.purge(local.principal, scope_of(project))
     return steps
