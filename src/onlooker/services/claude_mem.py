@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -140,8 +140,8 @@ class ClaudeMemImport:
                 known[name] = session
             found.append(session)
         done.sessions += len(found)
-        for scope, group in await scopes.grouped(found, lambda session: session.project):
-            await self._open(scope, group)
+        groups = await scopes.grouped(found, lambda session: session.project)
+        await _together(self._open(scope, group) for scope, group in groups)
 
     async def _open(self, scope: Scope, found: Sequence[_Session]) -> dict[str, str]:
         """Our ids of these sessions, by content id; those that are not known are opened."""
@@ -174,7 +174,8 @@ class ClaudeMemImport:
                 continue
             session = known.get(content_id)
             sent.append((session.project if session else "", content_id, row.get("prompt_number"), prompt, at))
-        for scope, group in await scopes.grouped(sent, lambda each: each[0]):
+
+        async def store(scope: Scope, group: Sequence[tuple[str, str, object, str, int]]) -> None:
             inputs = [
                 EventInput(
                     project_id=scope.project_id,
@@ -192,6 +193,9 @@ class ClaudeMemImport:
             fresh = sum(1 for each in recorded if not each.duplicate)
             done.prompts += fresh
             done.known += len(recorded) - fresh
+
+        groups = await scopes.grouped(sent, lambda each: each[0])
+        await _together(store(scope, group) for scope, group in groups)
 
     async def _store_notes(
         self,
@@ -211,7 +215,7 @@ class ClaudeMemImport:
             session = session_of(note)
             return text_in(note.row, "project") or (session.project if session else "")
 
-        for scope, group in await scopes.grouped(notes, project_of):
+        async def store(scope: Scope, group: Sequence[_Note]) -> None:
             opened = await self._open(
                 scope, list({s.content_id: s for note in group if (s := session_of(note))}.values())
             )
@@ -222,6 +226,9 @@ class ClaudeMemImport:
                 done.summaries += fresh
             else:
                 done.observations += fresh
+
+        groups = await scopes.grouped(notes, project_of)
+        await _together(store(scope, group) for scope, group in groups)
 
     def _note(self, scope: Scope, note: _Note, session: _Session | None, opened: Mapping[str, str]) -> NewObservation:
         """The note as it is stored. Its key is made of what it says, so that it is the same from any copy."""
@@ -248,6 +255,13 @@ class ClaudeMemImport:
         ids = {note.id for note in kept}
         stored = observations.store_observations(conn, scope, kept, self._now_ms())
         return len({note.id for note in stored} & ids)
+
+
+async def _together(works: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Do these at the same time: a page is of many projects, and transactions that wait together share a commit."""
+    async with asyncio.TaskGroup() as tasks:
+        for work in works:
+            tasks.create_task(work)
 
 
 class _Scopes:
