@@ -64,12 +64,9 @@ def doctor(*, agent: str | None, as_json: bool) -> None:
             checks.append(Check("database", Level.NOTE, f"{file} is not there yet", "it is made at the first start"))
         else:
             checks += asyncio.run(_check_parts(settings))
-        checks += [
-            *_check_processes(settings.home),
-            asyncio.run(_check_provider(settings)),
-            *_check_spool(settings.home),
-        ]
-        if agent is not None:
+        spool = _check_spool(settings.home)
+        checks += [*_check_processes(settings.home), asyncio.run(_check_provider(settings)), *spool]
+        if agent is not None and all(check.level is not Level.PROBLEM for check in spool):
             checks += asyncio.run(_try_hook(agent, settings))
     is_well = all(check.level is not Level.PROBLEM for check in checks)
     if as_json:
@@ -294,7 +291,15 @@ def _advice_for(lane: "LaneState") -> str:
     return again
 
 
-def _check_spool(home: Path) -> Iterator[Check]:
+def _check_spool(home: Path) -> list[Check]:
+    try:
+        return list(_look_into_spool(home))
+    except OSError as error:
+        advice = f"give {home / 'spool'} to the user that runs Onlooker, and let that user alone in"
+        return [Check("spool", Level.PROBLEM, f"{error.filename} cannot be read: {error.strerror}", advice)]
+
+
+def _look_into_spool(home: Path) -> Iterator[Check]:
     from onlooker.hooks import client
     from onlooker.services.spool import count_dropped
 

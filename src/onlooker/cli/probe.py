@@ -25,6 +25,7 @@ FOUND_WITHIN_S = 20.0
 LOOK_EVERY_S = 0.1
 RUN_WITHIN_S = 10.0
 ANSWER_WITHIN_S = 5.0
+START = "onlooker server start; if it runs already: onlooker server restart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _delivered(agent: str, home: Path, mark: str) -> Step:
     kept = [path for path in waiting if mark.encode() in _content(path)]
     if not kept:
         return Step("delivered", True, "the server took it")
-    url, is_remote = client.find_url(str(home))
+    url, _ = client.find_url(str(home))
     status, _ = client.post(
         url, "/v1/hooks/claude-code", client.find_key(str(home)), "", b"{}", within_s=ANSWER_WITHIN_S
     )
@@ -139,11 +140,10 @@ def _delivered(agent: str, home: Path, mark: str) -> Step:
         return Step("delivered", True, f"it waits with {len(waiting) - 1} others, which the server takes now")
     for path in kept:
         path.unlink(missing_ok=True)
-    again = f"onlooker install {agent} --url {url} --key KEY" if is_remote else f"onlooker install {agent}"
+    is_named = bool(os.environ.get("ONLOOKER_URL") or client.read_line(str(home), "hook.url"))
+    again = f"onlooker install {agent} --url {url} --key KEY" if is_named else f"onlooker install {agent}"
     if status == 0:
-        advice = (
-            f"start the server there, or name another: {again}, or --local" if is_remote else "onlooker server start"
-        )
+        advice = f"start the server there, or name another: {again}, or --local" if is_named else START
         return Step("delivered", False, f"no server answers at {url}; what hooks tell is kept until one does", advice)
     if status in (401, 403):
         return Step("delivered", False, f"the server at {url} does not take the key of the hooks ({status})", again)
