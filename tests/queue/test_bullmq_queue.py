@@ -23,7 +23,7 @@ from waiting import wait_until
 LANE = Lane.session("one")
 KIND = Lane.kind("server_beta_reindex")
 FAMILIES = list(redis_families()) or ["redis"]
-FOR_ALL = {"ready", "lanes", "leases", "due", "checks", "dead", "kinds", "wake", "waited", "seq", "epoch", "open"}
+FOR_ALL = {"ready", "lanes", "leases", "due", "checks", "dead", "kinds", "wake", "waited", "seq", "epoch"}
 """The keys of the whole queue, beside those of lanes and those that end by themselves."""
 
 
@@ -128,6 +128,21 @@ async def test_depth_costs_the_same_for_any_number_of_lanes(store: BullmqStore, 
         depth = await queue.depth()
     assert (depth.lanes, depth.sessions) == (lanes, KindDepth(waiting=lanes))
     assert counting.commands < 60
+
+
+async def test_depth_counts_lanes_of_any_length(queue: BullmqQueue) -> None:
+    lengths = [*range(1, 13), 3, 3, 12]
+    await queue.enqueue_many(
+        [
+            (Lane.session(str(number)), Message(str(at), "event"))
+            for number, length in enumerate(lengths)
+            for at in range(length)
+        ]
+    )
+    claims = await queue.claim_many(4, wait_s=0)
+    assert await queue.confirm(claims[0])
+    depth = await queue.depth()
+    assert (depth.lanes, depth.sessions) == (len(lengths) - 1, KindDepth(waiting=sum(lengths) - 4, claimed=3))
 
 
 def scripts_run(url: str) -> int:

@@ -4,7 +4,7 @@
 --
 -- Keys of the whole queue:
 --   ready   zset: lanes that may be served now, by the place of their oldest waiting message
---   lanes   zset: session lanes with unfinished messages, and how many; open: the sum of these
+--   lanes   zset: session lanes with unfinished messages, and how many
 --   leases  zset: LANE:ID of each claim of ours, by the end of its lease
 --   due     zset: LANE:ID of delayed messages of session lanes, by the time from which they may be served
 --   checks  zset: lanes to be looked at, by when: shared ones again and again, others that could not be served

@@ -14,7 +14,13 @@ local first = call('ZRANGE', P .. 'ready', 0, 0)[1]
 if first then meet(first, call('LINDEX', P .. first .. ':wait', -1)) end
 for _, member in ipairs(call('ZRANGE', P .. 'due', 0, PORTION)) do meet(seldom().split(member)) end
 local delayed = call('ZCOUNT', P .. 'due', '(' .. now, '+inf')
-local open = tonumber(call('GET', P .. 'open') or 0)
+-- However many lanes there are, few have a count of their own.
+local open, count = 0, 0
+while true do
+  count = tonumber(call('ZRANGEBYSCORE', P .. 'lanes', '(' .. count, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or nil)
+  if not count then break end
+  open = open + count * call('ZCOUNT', P .. 'lanes', count, count)
+end
 call('ZREMRANGEBYSCORE', P .. 'dead', 0, since)
 local lanes = call('ZCARD', P .. 'lanes')
 local told = { { '', open - claimed - delayed, delayed, claimed, call('ZCARD', P .. 'dead') } }

@@ -18,7 +18,6 @@ end
 -- A message of a session's lane is finished.
 local function one_less(q, k)
   local left = tonumber(call('ZINCRBY', P .. 'lanes', -1, q))
-  if left >= 0 then call('DECR', P .. 'open') end
   local has_more = refresh(q, k, true)
   if left == 0 and not has_more then
     seldom().forget(q, k)

@@ -68,7 +68,6 @@ local function push(k, id)
 end
 
 local last_place
-local opened = 0 -- messages of sessions that are new
 
 local function enqueue(at)
   local q, id, name = ARGV[at], ARGV[at + 1], ARGV[at + 2]
@@ -94,7 +93,6 @@ local function enqueue(at)
   local count
   if exclusive(q) then
     count = tonumber(call('ZINCRBY', P .. 'lanes', 1, q))
-    opened = opened + 1
     if count == 1 then call('HSET', k .. 'meta', 'concurrency', 0) end
   elseif call('SADD', P .. 'kinds', q) == 1 then
     call('ZADD', P .. 'checks', 'NX', now + CHECK_SHARED_MS, q)
@@ -116,5 +114,4 @@ end
 
 local told = {}
 for at = 2, #ARGV, STRIDE do told[#told + 1] = try(enqueue, at) end
-if opened > 0 then call('INCRBY', P .. 'open', opened) end
 return done(told)

@@ -73,8 +73,7 @@ function seldom()
 
   -- Count a session's lane anew and make it ready where it may be: after others than us have changed it.
   local function settle(q, k)
-    local count, known = unfinished(k), tonumber(call('ZSCORE', P .. 'lanes', q) or 0)
-    if count ~= known then call('INCRBY', P .. 'open', count - known) end
+    local count = unfinished(k)
     if count == 0 then return forget(q, k) end
     call('ZADD', P .. 'lanes', count, q)
     call('HSET', k .. 'meta', 'concurrency', 0)
