@@ -117,10 +117,10 @@ async def test_an_event_is_recorded_and_its_job_followed(working_site: Site) -> 
         ("search", {}, "query"),
         ("search", {"query": "x", "limit": 0}, "limit"),
         ("get_observations", {"ids": []}, "ids"),
-        ("timeline", {"observationId": "none"}, "NotFound"),
-        ("observation_generation_status", {"jobId": "evt_none"}, "NotFound"),
+        ("timeline", {"observationId": "none"}, "come from search"),
+        ("observation_generation_status", {"jobId": "evt_none"}, "observation_record_event"),
         ("observation_generation_status", {}, "jobId"),
-        ("search", {"query": "x", "projectId": "another"}, "Forbidden"),
+        ("search", {"query": "x", "projectId": "another"}, "only tally"),
     ],
 )
 async def test_a_wrong_call_is_a_tool_error_that_says_what_to_do(
@@ -132,6 +132,34 @@ async def test_a_wrong_call_is_a_tool_error_that_says_what_to_do(
         assert result.is_error
         assert told in text_of(result)
         assert text_of(result).endswith(".")
+
+
+async def test_notes_come_as_the_text_that_the_tool_promises(site: Site) -> None:
+    async with connected(site.url, site.ours.key) as client:
+        added = await call(client, "observation_add", content="The flux is damped")
+        note_id = added.structured_content["observation"]["id"]
+        joined = await call(client, "observation_context", query="flux")
+        assert text_of(joined) == "The flux is damped"
+        assert [each["id"] for each in joined.structured_content["observations"]] == [note_id]
+        some = await call(client, "get_observations", ids=[note_id, "none"])
+        assert "The flux is damped" in text_of(some)
+        assert "none: no such note" in text_of(some)
+
+
+HALVED = [
+    ("observation_add", {"content": "half a \ud83d character"}),
+    ("search", {"query": "half \ud83d"}),
+    ("get_observations", {"ids": ["\ud83d"]}),
+]
+
+
+@pytest.mark.parametrize("name, arguments", HALVED)
+async def test_half_a_character_is_read_as_over_rest(site: Site, name: str, arguments: dict[str, Any]) -> None:
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    async with site.client(site.ours.key) as client:
+        answer = await client.post("/v1/mcp", content=json.dumps(message).encode(), headers=headers)
+    assert not answer.json()["result"]["isError"], answer.text
 
 
 async def test_a_team_of_several_projects_is_asked_which(site: Site) -> None:
@@ -247,14 +275,20 @@ def test_over_pipes_every_request_gets_an_answer(tmp_path: Path) -> None:
         b'{"jsonrpc":"2.0","id":"three","method":"tools/list"}',
         b'{"jsonrpc":"2.0","id":4,"method":"no/such"}',
         b'{"jsonrpc":"2.0","id":5,"method":"tools/call","params":[]}',
+        b'{"jsonrpc":"2.0","id":"\\ud83d","method":"tools/list"}',
     ]
     cli = Cli(tmp_path / "home")
     ended = subprocess.run(
-        [EXECUTABLE, "mcp"], env=cli.env, input=b"\n".join(requests), capture_output=True, timeout=60, check=False
+        [EXECUTABLE, "mcp"],
+        env={**cli.env, "PYTHONIOENCODING": "ascii"},
+        input=b"\n".join(requests),
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     answers = {answer["id"]: answer for answer in map(json.loads, ended.stdout.splitlines())}
-    assert set(answers) == {None, 1, 2, "three", 4, 5}
+    assert set(answers) == {None, 1, 2, "three", 4, 5, "\ud83d"}
     assert answers[2]["result"]["serverInfo"]["name"] == "onlooker"
     assert answers["three"]["result"]["tools"]
     assert all("error" in answers[each] for each in (None, 1, 4, 5))

@@ -167,3 +167,13 @@ async def test_another_teams_notes_are_not_there(site: Site, client: httpx.Async
 async def test_a_wrong_number_of_ids_is_refused(site: Site, client: httpx.AsyncClient, ids: list[str]) -> None:
     answer = await client.post("/v1/observations/get", json={"projectId": site.ours.project_id, "ids": ids})
     assert answer.status_code == 400
+
+
+async def test_what_has_no_blanks_is_cut_and_not_left_out(site: Site, client: httpx.AsyncClient) -> None:
+    body = {"projectId": site.ours.project_id, "content": "題" * 500}
+    await client.post("/v1/observations", json=body)
+    prompt = {**site.event(), "eventType": "user_prompt", "payload": {"prompt": "問" * 500}}
+    await client.post("/v1/events?generate=false", json=prompt)
+    text = (await client.post("/v1/timeline", json={"projectId": site.ours.project_id})).json()["text"]
+    assert "題" * 100 in text
+    assert "問" * 200 in text

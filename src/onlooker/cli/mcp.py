@@ -111,7 +111,8 @@ class Bridge:
     async def _serve(self, line: bytes, message: Any) -> None:
         try:
             for answer in await self._answers(line, message):
-                sys.stdout.write(json.dumps(answer, ensure_ascii=False, separators=(",", ":")) + "\n")
+                # In ASCII, which goes out whatever the encoding of the output is, and half a character does too.
+                sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
             sys.stdout.flush()
         finally:
             self._limit.release()

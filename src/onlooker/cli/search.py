@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import click
 
 from onlooker.cli.options import TimeOf, json_option, local_time, show_table, tell
+from onlooker.services.rendering import clip
 
 if TYPE_CHECKING:
     from onlooker.domain.models import Hit
@@ -124,7 +124,7 @@ def _what(hit: "Hit") -> str:
     note = hit.observation
     if not sys.stdout.isatty():
         return note.title
-    told = shorten(note.narrative, LONGEST_NARRATIVE, placeholder=" …")
+    told = clip(note.narrative, LONGEST_NARRATIVE)
     return "\n".join(line for line in (note.title, told, note.id) if line)
 
 

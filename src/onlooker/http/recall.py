@@ -139,7 +139,7 @@ async def get_many(call: Call) -> Reply:
     ids = [str(storable(each)) for each in body.ids]
     found = await call.services.recall.get_many(scope, ids)
     missing = sorted(set(ids) - {note.id for note in found})
-    text = notes_text(found)
+    text = "\n\n---\n\n".join([*([notes_text(found)] if found else []), *(f"{each}: no such note" for each in missing)])
     return Reply(NotesView([ObservationView.of(note) for note in found], missing, text, estimate_tokens(text)))
 
 

@@ -1,5 +1,6 @@
 """The protocol's server over the table of tools, made with the SDK. Imported at the first request: it takes 0.9 s."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,11 @@ from mcp.shared.exceptions import MCPError
 from onlooker import __version__
 from onlooker.domain.errors import Forbidden, InvalidInput, NotFound, OnlookerError, TooLarge, Unavailable
 from onlooker.domain.models import KeyScope, Observation, Principal, Scope
+from onlooker.domain.payloads import clean, read_json
 from onlooker.http.answer import Answer
 from onlooker.http.operation import Call, Services
 from onlooker.http.request import MAX_BODY_BYTES, Message, Request
-from onlooker.mcp_server.tools import PROJECT, TEXT, TOOLS, WRITTEN, Tool
+from onlooker.mcp_server.tools import CONTEXT, PROJECT, TEXT, TOOLS, WRITTEN, Tool
 from onlooker.services.rendering import notes_text
 from onlooker.telemetry import log, place_of
 
@@ -37,7 +39,10 @@ INSTRUCTIONS = (
 
 NEXT_STEPS: Sequence[tuple[type[OnlookerError], str]] = (
     (InvalidInput, "Correct the arguments by the tool's schema and call it again."),
-    (NotFound, "Ids come from search and timeline; look there for one that is there."),
+    (
+        NotFound,
+        "Ids of notes and sessions come from search and timeline, of jobs from observation_record_event: take one.",
+    ),
     (Forbidden, "The key does not reach this: ask the user for a key of this project with the scope that it needs."),
     (TooLarge, "Send less at once."),
     (Unavailable, "Nothing was lost. Try again in a few seconds."),
@@ -45,6 +50,9 @@ NEXT_STEPS: Sequence[tuple[type[OnlookerError], str]] = (
 """What a model can do about an error; the first class that fits."""
 
 Context = ServerRequestContext[Any, Any]
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""The half of a surrogate pair; the other half stands beside it or does not."""
 
 
 class McpServer:
@@ -71,6 +79,10 @@ class McpServer:
         request.scope[PRINCIPAL] = principal
         started: Message = {}
         body = bytearray()
+        asked = [_readable(await request.body() or b"")]
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": asked.pop()} if asked else await request.receive()
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -82,7 +94,7 @@ class McpServer:
             self._server, json_response=True, stateless=True, max_request_body_size=MAX_BODY_BYTES
         )
         async with manager.run():
-            await manager.handle_request(request.scope, request.receive, send)
+            await manager.handle_request(request.scope, receive, send)
         headers = dict(started["headers"])
         return Answer(started["status"], bytes(body), content_type=headers.get(b"content-type", b"application/json"))
 
@@ -113,7 +125,7 @@ class McpServer:
         path, body, query = tool.read(arguments)
         reply = await tool.operation.run(Call(self._services, principal, path, body, query))
         structured = msgspec.json.decode(msgspec.json.encode(reply.value))
-        text = structured.get(TEXT)
+        text = structured.get(TEXT, structured.get(CONTEXT))
         structured = {name: value for name, value in structured.items() if name not in WRITTEN}
         if text is None:
             text = msgspec.json.encode(structured).decode()
@@ -140,7 +152,7 @@ class McpServer:
         if project is None:
             names = ", ".join(each.name for each in reached) or "none yet"
             raise InvalidInput("which project?", [f"{PROJECT}: say one of {names}"])
-        raise Forbidden("the key does not reach such a project")
+        raise Forbidden(f"the key does not reach such a project, only {', '.join(each.name for each in reached)}")
 
     async def _recent(self, context: Context) -> list[Observation]:
         try:
@@ -203,6 +215,16 @@ def principal_of(context: Context) -> Principal:
 def given_project(context: Context) -> str | None:
     """The project that the request's header names."""
     return _request(context).headers.get(PROJECT_HEADER) or None
+
+
+def _readable(body: bytes) -> bytes:
+    """The body in JSON that the SDK's strict reader takes: a client that cut a text may have halved a character."""
+    if _HALF.search(body) is None:
+        return body
+    try:
+        return clean(read_json(body)).canonical
+    except InvalidInput:
+        return body  # the SDK says that it cannot be read
 
 
 def _request(context: Context) -> Any:

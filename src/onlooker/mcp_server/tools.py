@@ -18,7 +18,8 @@ from onlooker.http.request import checked_id
 
 PROJECT = "projectId"
 TEXT = "text"
-WRITTEN = frozenset({TEXT, "markdown"})
+CONTEXT = "context"
+WRITTEN = frozenset({TEXT, CONTEXT, "markdown"})
 """The fields of an answer that a reader reads. The text goes out as the content, the rest as the structure."""
 
 _PROJECT_TOLD = "Which project, by id or name. May be left out where the key or the server's configuration says it."
@@ -210,8 +211,9 @@ TOOLS: Mapping[str, Tool] = {
         Tool(
             "observation_search",
             "Search, whole notes",
-            "Search and return whole notes at once, best first. It costs about 200 tokens a note: use search unless "
-            'you need all of each. Example: {"query": "flaky test", "limit": 5}',
+            "Search and return all that is stored of the notes at once, as JSON, best first. A note takes about 650 "
+            "tokens: use search unless you need all of each. "
+            'Example: {"query": "flaky test", "limit": 5}',
             _operation("POST", "/v1/search"),
             {"query": "What to look for, in a few words.", **_FILTERS},
         ),

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from textwrap import shorten
 
 from onlooker.domain.adapters import prompt_of
 from onlooker.domain.models import Hit, Observation, Prompt
@@ -21,6 +20,15 @@ def moment(at: int) -> str:
     return datetime.fromtimestamp(told / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
+def clip(text: str, length: int) -> str:
+    """The text on one line, cut at a word where there is one: some scripts, and codes, have no blanks."""
+    line = " ".join(text.split())
+    if len(line) <= length:
+        return line
+    head = line[: length - 2]
+    return f"{head.rpartition(' ')[0] or head} …"
+
+
 def files_of(note: Observation) -> tuple[str, ...]:
     """The files of a note, those that it changed first, each once."""
     return tuple(dict.fromkeys((*note.files_modified, *note.files_read)))
@@ -31,7 +39,7 @@ def note_line(note: Observation) -> str:
     files = files_of(note)
     more = f", +{len(files) - MOST_FILES}" if len(files) > MOST_FILES else ""
     about = f" [{', '.join(files[:MOST_FILES])}{more}]" if files else ""
-    title = shorten(note.title, LONGEST_TITLE, placeholder=" …") or note.title[:LONGEST_TITLE]
+    title = clip(note.title, LONGEST_TITLE)
     return f"{note.id}  {moment(note.occurred_at)}  {note.type_shown}  {title}{about}{_doubt(note)}"
 
 
@@ -54,7 +62,7 @@ def prompt_text(prompt: Prompt) -> str:
     """What was asked, on one line."""
     payload = json.loads(prompt.payload_json)
     asked = (prompt_of(payload) if isinstance(payload, dict) else None) or ""
-    return shorten(asked, LONGEST_PROMPT, placeholder=" …") or asked[:LONGEST_PROMPT]
+    return clip(asked, LONGEST_PROMPT)
 
 
 def prompt_line(prompt: Prompt) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from onlooker.domain.models import Observation, ObservationKind, Prompt, Scope
 from onlooker.domain.tokens import estimate_tokens
-from onlooker.services.rendering import moment, prompt_text
+from onlooker.services.rendering import clip, moment, prompt_text
 from onlooker.storage import accounts, digest, sessions
 from onlooker.storage.database import Connection, Database
 
@@ -197,12 +197,8 @@ def _by_file(latest: Sequence[Observation], told: set[str]) -> Iterator[tuple[st
 
 
 def _clip(text: str, length: int = LONGEST_LINE) -> str:
-    """The text on one line, cut at a word; marks of ours in it are no marks any more."""
-    text = " ".join(text.replace("<onlooker-", "<onlooker ").replace("</onlooker-", "</onlooker ").split())
-    if len(text) <= length:
-        return text
-    head = text[: length - 2]
-    return f"{head.rpartition(' ')[0] or head} …"
+    """The text cut to a line; marks of ours in it are no marks any more."""
+    return clip(text.replace("<onlooker-", "<onlooker ").replace("</onlooker-", "</onlooker "), length)
 
 
 def _fitted(parts: Sequence[_Part], project: str, budget: int) -> SessionContext:
