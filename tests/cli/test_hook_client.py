@@ -265,6 +265,24 @@ def test_what_finds_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "spool" / "dropped").stat().st_size == 3
 
 
+def test_what_is_kept_is_written_byte_for_byte_where_the_system_would_change_line_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: list[int] = []
+    opened = os.open
+
+    def note(path: str, flag: int, mode: int = 0o777) -> int:
+        flags.append(flag)
+        return opened(path, flag & ~os.O_DIRECTORY, mode)
+
+    monkeypatch.setattr(client, "BINARY", os.O_DIRECTORY)  # one that means nothing else here
+    monkeypatch.setattr(os, "open", note)
+    client.keep(str(tmp_path), 1, "claude-code", "x-onlooker-at: 1\r\n", PAYLOAD)
+    monkeypatch.undo()
+    assert len(spooled(tmp_path)) == 1
+    assert [bool(flag & os.O_DIRECTORY) for flag in flags] == [True] * len(flags)
+
+
 def test_two_hooks_at_the_same_moment_keep_both(tmp_path: Path) -> None:
     env = {"PATH": os.environ["PATH"], "ONLOOKER_HOME": str(tmp_path), "ONLOOKER_URL": "http://127.0.0.1:1"}
     command = [sys.executable, "-I", "-S", client.__file__, "claude-code"]

@@ -74,6 +74,27 @@ def test_a_tool_use_keeps_its_fields_and_is_identified() -> None:
     assert event.payload["duration_ms"] == 12
 
 
+@pytest.mark.parametrize(
+    "name,event_type,more",
+    [
+        ("Stop", "turn_end", {"last_assistant_message": "Done.", "background_tasks": [{"id": 1}], "session_crons": []}),
+        ("UserPromptSubmit", "user_prompt", {"prompt": "go", "prompt_id": "p-1", "scratchpad_dir": "/var/s"}),
+        ("PreCompact", "pre_compact", {"trigger": "auto", "custom_instructions": ""}),
+        ("PreCompact", "pre_compact", {"trigger": "manual"}),
+        *(("SessionStart", "session_start", {"source": each}) for each in ("startup", "resume", "clear", "compact")),
+        *(
+            ("SessionEnd", "session_end", {"reason": each})
+            for each in ("clear", "logout", "prompt_input_exit", "other")
+        ),
+        ("PermissionRequest", "PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": "rm x"}}),
+    ],
+)
+def test_every_field_of_an_event_is_kept(name: str, event_type: str, more: dict[str, Any]) -> None:
+    event = only({"session_id": "s-1", "cwd": "/p", "hook_event_name": name, **more})
+    assert (event.event_type, event.content_session_id, event.cwd) == (event_type, "s-1", "/p")
+    assert {key: event.payload[key] for key in more} == more
+
+
 def test_a_batch_repeats_its_uses_with_the_same_id_and_phase() -> None:
     batch = {
         "session_id": "s-1",

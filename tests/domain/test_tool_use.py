@@ -22,9 +22,20 @@ def test_a_response_is_a_string_an_object_or_a_list(response: Any) -> None:
     assert read("Bash", response).output == "On branch main"
 
 
+STUB = (
+    "<persisted-output>\nOutput too large (58.3KB). Full output saved to: /home/dev/.claude/p/tool-results/t.txt\n\n"
+    "Preview (first 2KB):\na.py:1: found\nb.py:2: found\n...\n</persisted-output>"
+)
+
+
 @pytest.mark.parametrize(
     "tool,response,output",
     [
+        ("Grep", STUB, "a.py:1: found\nb.py:2: found"),
+        ("mcp__x__y", [{"type": "text", "text": STUB}], "a.py:1: found\nb.py:2: found"),
+        ("Bash", {"stdout": STUB, "stderr": "warned"}, "a.py:1: found\nb.py:2: found\nwarned"),
+        ("Bash", "<persisted-output>\ncut", "cut"),
+        ("Bash", f"echo {STUB[:18]}", f"echo {STUB[:18]}"),
         ("Bash", {"stdout": "a\n", "stderr": "b\n", "interrupted": False}, "a\nb"),
         ("Bash", {"stdout": "", "stderr": ""}, ""),
         ("Read", {"type": "text", "file": {"filePath": "/p/a", "content": "one\ntwo", "numLines": 2}}, "one\ntwo"),

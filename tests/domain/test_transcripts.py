@@ -288,6 +288,16 @@ def test_the_clients_compaction_progress_and_api_errors_are_no_work() -> None:
     }
 
 
+def test_lines_without_an_id_or_a_time_are_counted_by_their_kind_however_often_they_come() -> None:
+    reader = TranscriptReader()
+    kinds = (
+        "ai-title", "custom-title", "last-prompt", "mode", "permission-mode", "pr-link", "attachment",
+        "file-history-snapshot", "started", "result",
+    )  # fmt: skip
+    assert read(*[{"type": kind} for kind in kinds] * 2, reader=reader) == []
+    assert reader.skipped == {f"type:{kind}": 2 for kind in kinds}
+
+
 def test_our_own_tools_are_not_observed() -> None:
     reader = TranscriptReader()
 

@@ -43,6 +43,9 @@ LARGEST_BODY = 8 * 1024 * 1024
 REFUSED_FOR_GOOD = (400, 413, 422)
 """Answers that the same payload would get again."""
 
+BINARY = getattr(os, "O_BINARY", 0)
+"""Where the system tells texts from other files, it would put a byte before each line's end."""
+
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
 
 
@@ -389,7 +392,7 @@ def keep(home: str, at_ns: int, agent: str, head: str, body: bytes) -> None:
         _append(f"{spool}/dropped", b"")
         if _append(f"{spool}/blocks", bytes(-(-len(data) // BLOCK))) * BLOCK > LARGEST_SPOOL:
             raise OSError("the spool is full")  # noqa: TRY301 - dropped as where the disk is
-        draft = os.open(f"{spool}/.{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        draft = os.open(f"{spool}/.{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
         try:
             written = 0
             while written < len(data):
@@ -403,7 +406,7 @@ def keep(home: str, at_ns: int, agent: str, head: str, body: bytes) -> None:
 
 def _append(path: str, data: bytes) -> int:
     """Append to a file of which only the length matters; its length then."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, 0o600)
     try:
         if data:
             os.write(descriptor, data)

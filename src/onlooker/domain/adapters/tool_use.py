@@ -69,6 +69,10 @@ _PACKED = {"stdout", "output", "llmContent", "isError"}
 _EXIT_LINE = re.compile(r"(?:^|\n)(?:Error: )?(?:Exit [Cc]ode:?|Process exited with code) (-?\d{1,10})\b")
 """How agents put an exit code into text; it stands at the start, or after a few lines about the call."""
 
+_KEPT_ELSEWHERE = ("<persisted-output>", "</persisted-output>")
+_ABOUT_IT = ("Output too large", "Preview (first")
+"""How the lines begin that the client puts before what it shows of such an output."""
+
 _PATCHED = re.compile(r"^\*\*\* (?:Add|Update|Delete) File: (.+)$", re.MULTILINE)
 _HEAD = 400
 _MAX_LEAVES = 200
@@ -188,7 +192,7 @@ def _repeats_input(tool: str, response: Any) -> bool:
 def _text(value: Any, depth: int = 0) -> str:
     """What a person would read of a response."""
     if isinstance(value, str):
-        return value
+        return _shown(value)
     if depth > 4:
         return ""
     if isinstance(value, Mapping):
@@ -198,10 +202,20 @@ def _text(value: Any, depth: int = 0) -> str:
     return "" if value is None else str(value)
 
 
+def _shown(text: str) -> str:
+    """Of an output that the client keeps in a file, the beginning that stands in its place; any other as it is."""
+    head = text.lstrip()
+    if not head.startswith(_KEPT_ELSEWHERE[0]):
+        return text
+    inside, _, after = head.removeprefix(_KEPT_ELSEWHERE[0]).partition(_KEPT_ELSEWHERE[1])
+    lines = [line for line in inside.strip().splitlines() if not line.startswith(_ABOUT_IT)]
+    return "\n".join(lines[:-1] if lines[-1:] == ["..."] else lines).strip() + after
+
+
 def _object_text(value: Mapping[str, Any], depth: int) -> str:
     if value.get("type") in ("image", "tool_reference"):
         return ""
-    streams = [text for key in ("stdout", "stderr") if isinstance(text := value.get(key), str)]
+    streams = [_shown(text) for key in ("stdout", "stderr") if isinstance(text := value.get(key), str)]
     if streams:
         return "\n".join(text.rstrip("\n") for text in streams if text.strip())
     if isinstance(value.get("file"), Mapping):
