@@ -395,7 +395,14 @@ def test_an_address_that_no_hook_could_post_to_is_refused(cli: Cli, url: str) ->
     assert ended.code == 2
     assert "--url" in one_line(ended.err)
     assert cli.run("install", "cursor", "--url", "https://h.example/onlooker", "--key", "onl x").code == 2
+    assert "--url" in one_line(cli.run("install", "cursor", "--key", "onl_x").err)
     assert not (cli.home / "hook.url").exists()
+
+
+@pytest.mark.usefixtures("user")
+def test_taking_out_what_was_never_there_makes_nothing(cli: Cli) -> None:
+    assert "Nothing of Onlooker's" in cli.succeed("install", "codex", "--uninstall")
+    assert not cli.home.exists()
 
 
 @pytest.mark.usefixtures("user")

@@ -102,6 +102,23 @@ async def test_tables_that_are_not_imported_are_counted_but_for_its_own(importer
     }
 
 
+async def test_a_page_of_many_projects_comes_whole_on_either_database(database_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "claude-mem.db"
+    make_database(path, LATEST, notes=0)
+    with closing(sqlite3.connect(path)) as writer:
+        for n in range(600):
+            add(
+                writer, "observations", {**note(n), "project": f"many-{n % 40}", "memory_session_id": f"memory-{n % 2}"}
+            )
+        writer.commit()
+    async with open_app(load_settings(home=tmp_path, database_url=database_url)) as app:
+        importer = Importer(app, await new_tenant(app), path)
+        assert (await importer.bring()).observations == 600
+        assert [len(await importer.notes(f"many-{n}")) for n in range(40)] == [15] * 40
+        again = await importer.bring()
+        assert (again.observations, again.known) == (0, 605)
+
+
 async def test_a_database_in_use_is_read_with_its_log(importer: Importer) -> None:
     make_database(importer.path, LATEST)
     with closing(sqlite3.connect(importer.path, isolation_level=None)) as writer:

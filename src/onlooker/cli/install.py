@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from onlooker.cli.agents import AGENTS, Agent, Installation
 from onlooker.cli.options import json_option, tell
@@ -67,6 +68,7 @@ def install(
     if not dry_run:
         # Agents write these files too, and a key takes its time.
         changes = [change for change in agent.plan(where) if change.is_one]
+    if changes and not dry_run:
         make_home(settings)
         copies = apply(changes, settings.home / COPIES)
     if not uninstall:
@@ -85,6 +87,9 @@ def install(
 def _check_server(url: str | None, key: str | None, *, local: bool) -> None:
     """What a hook could do nothing with is said here: it would keep everything, and say so to nobody."""
     if url is None:
+        given = click.get_current_context().get_parameter_source("key")
+        if key and given is ParameterSource.COMMANDLINE:
+            raise Misconfigured(["--key is that of another server: give its --url too"])
         return
     if local:
         raise Misconfigured(["--url names another server, --local this home's own: give one of them"])
