@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ def count_events(cli: Cli) -> int:
     return count(cli, "agent_events")
 
 
+def has_more_events(cli: Cli, than: int) -> bool:
+    return count_events(cli) > than
+
+
 async def test_a_folder_of_ten_thousand_lines_is_imported_and_its_observations_are_found(
     cli: Cli, tmp_path: Path
 ) -> None:
@@ -87,6 +92,33 @@ async def test_a_transcript_is_followed_while_it_is_written(cli: Cli, tmp_path: 
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+async def test_watches_that_are_killed_and_look_at_the_same_file_lose_and_double_nothing(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """The file is cut anywhere when they are killed, and at last another takes its place."""
+    cli.succeed("projects", "list")
+    turns, pieces = 30, 5
+    text = "".join(line for turn in range(turns) for line in turn_lines(turn))
+    path = tmp_path / "one.jsonl"
+    path.touch()
+    for piece in range(pieces):
+        with path.open("a") as file:
+            file.write(text[len(text) * piece // pieces : len(text) * (piece + 1) // pieces])
+        watches = [cli.popen("watch", str(tmp_path)) for _ in range(2)]
+        before = count_events(cli)
+        try:
+            await wait_until(partial(has_more_events, cli, before), timeout_s=30)
+        finally:
+            for watch in watches:
+                watch.kill()
+                watch.communicate(timeout=30)
+    (tmp_path / "other").write_text(text + "".join(turn_lines(turns)))
+    (tmp_path / "other").replace(path)
+    assert "one.jsonl" in cli.succeed("watch", str(tmp_path), "--once")
+    assert count_events(cli) == (turns + 1) * EVENTS_OF_A_TURN
+    assert count(cli, "(SELECT DISTINCT event_type, payload FROM agent_events)") == count_events(cli)
 
 
 def test_what_was_followed_before_is_followed_on_and_older_files_are_left(cli: Cli, tmp_path: Path) -> None:
