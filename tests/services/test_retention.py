@@ -1,5 +1,6 @@
 """What a project keeps for a number of days goes afterwards, and nothing else does."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest_asyncio
 from observed import new_event
 from onlooker.app import App, open_app
 from onlooker.domain.errors import InvalidInput
-from onlooker.domain.models import Scope
+from onlooker.domain.models import Observation, Scope, SearchFilter, Team
 from onlooker.host import now_ms
-from onlooker.services.recall import NoteInput
+from onlooker.services import archive
+from onlooker.services.recall import Around, NoteInput
 from onlooker.services.retention import DAY_MS
 from onlooker.settings import load_settings
 from onlooker.storage import forgetting, recording
-from onlooker.storage.forgetting import Selection
+from onlooker.storage.database import Connection
+from onlooker.storage.forgetting import Gone, Page, Selection
 from onlooker.storage.retention import Retention
 from served import Tenant, new_tenant
 
@@ -38,8 +41,8 @@ class Kept:
             for n, t in enumerate(at)
         ]
         await self.app.database.tx(lambda conn: recording.record_events(conn, new, max_attempts=3))
-        for time in at:
-            await self.app.recall.add(tenant.principal, scope, NoteInput(f"at {time}", occurred_at=time))
+        for moment in at:
+            await self.app.recall.add(tenant.principal, scope, NoteInput(f"at {moment}", occurred_at=moment))
 
     async def count(self, tenant: Tenant) -> tuple[int, int]:
         """Its notes and its events."""
@@ -95,3 +98,67 @@ async def test_a_limit_is_a_sensible_number_of_days(kept: Kept, days: int) -> No
     scope = Scope(kept.ours.team_id, kept.ours.project_id)
     with pytest.raises(InvalidInput):
         await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=days))
+
+
+async def test_where_each_row_takes_long_a_transaction_has_few(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope = Scope(kept.ours.team_id, kept.ours.project_id)
+    old = now_ms() - 30 * DAY_MS
+    new = [
+        new_event(scope, None)._replace(event_key=f"{scope.project_id}-old-{n}", occurred_at=old) for n in range(300)
+    ]
+    await kept.app.database.tx(lambda conn: recording.record_events(conn, new, max_attempts=3))
+    sizes: list[int] = []
+    remove = forgetting.remove
+
+    def slow_remove(conn: Connection, scope: Scope, page: Page, *, now: int) -> Gone:
+        sizes.append(len(page.event_ids))
+        time.sleep(0.005 * len(page.event_ids))
+        return remove(conn, scope, page, now=now)
+
+    monkeypatch.setattr(forgetting, "remove", slow_remove)
+    await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=15))
+    assert await kept.app.retaining.apply() == 303
+    assert sizes[0] == 200
+    assert 1 <= max(sizes[1:]) <= 6
+    assert await kept.count(kept.ours) == (5, 2)
+
+
+async def test_what_is_too_old_goes_wherever_it_stands_among_what_stays(kept: Kept) -> None:
+    scope = Scope(kept.ours.team_id, kept.ours.project_id)
+    new = [
+        new_event(scope, None)._replace(
+            event_key=f"{scope.project_id}-{n}-mixed", occurred_at=now_ms() - (30 * DAY_MS if n % 3 else 1)
+        )
+        for n in range(900)
+    ]
+    await kept.app.database.tx(lambda conn: recording.record_events(conn, new, max_attempts=3))
+    await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=15))
+    assert await kept.app.retaining.apply() == 603
+    assert await kept.count(kept.ours) == (5, 302)
+    page = await kept.app.database.read(
+        lambda conn: forgetting.find(conn, scope, Selection(before=now_ms(), observations=False), limit=100)
+    )
+    following = await kept.app.database.read(
+        lambda conn: forgetting.find(
+            conn, scope, Selection(before=now_ms(), observations=False), limit=500, after=page.last_event_id
+        )
+    )
+    assert len({*page.event_ids, *following.event_ids}) == 302
+
+
+async def test_what_went_is_nowhere_to_be_found(kept: Kept) -> None:
+    scope = Scope(kept.ours.team_id, kept.ours.project_id)
+    recall = kept.app.recall
+    await kept.app.retaining.put(kept.ours.principal, scope, Retention(observations_days=25))
+    before = await recall.search(scope, "at", SearchFilter(), limit=10)
+    gone = {hit.observation.id for hit in before if hit.observation.occurred_at < now_ms() - 25 * DAY_MS}
+    assert len(gone) == 2
+    assert await kept.app.retaining.apply() == 2
+    found = {hit.observation.id for hit in await recall.search(scope, "at", SearchFilter(), limit=10)}
+    told = (await recall.timeline(scope, Around(at=0), before=50, after=50)).entries
+    assert found == {entry.id for entry in told if isinstance(entry, Observation)}
+    assert len(found) == 3
+    assert await recall.get_many(scope, sorted(gone)) == []
+    team = Team(kept.ours.team_id, "ours", 1)
+    exported = [line async for line in archive.lines(kept.app.database, team, [kept.ours.project])]
+    assert not any(note in line for note in gone for line in exported)

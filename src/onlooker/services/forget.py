@@ -1,6 +1,7 @@
 """Forget: what a person wants gone leaves every table, the index, the file and its log, and does not come back."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +12,14 @@ from onlooker.services.outbox import Outbox
 from onlooker.services.spool import Spool
 from onlooker.storage import accounts, forgetting, jobs, observations, search, sessions
 from onlooker.storage.database import Connection, Database
-from onlooker.storage.forgetting import Gone, Page, Selection
+from onlooker.storage.forgetting import NOTHING, Gone, Page, Selection
 
-PAGE = 200
-"""Notes and events of one transaction: others wait for it some ten milliseconds."""
+PAGE, LEAST_PAGE = 200, 5
+"""Notes and events of one transaction."""
+
+LONGEST_TX_S = 0.03
+"""For how long others shall wait for a page. Where each row takes long, as one whose job is to be cancelled does, the
+next page is smaller."""
 
 SHOWN = 20
 SHORTEST_TEXT = 3
@@ -101,8 +106,20 @@ class Forget:
         return removed
 
     async def _pages(self, scope: Scope, wanted: Selection, key_id: str | None) -> AsyncIterator[Gone]:
-        while page := await self._database.read(lambda conn: forgetting.find(conn, scope, wanted, limit=PAGE)):
-            gone = await self._database.tx(partial(self._remove, scope=scope, page=page, key_id=key_id))
+        """Page by page, from the first id to the last: then again, for what came meanwhile, until none is left."""
+        limit, page, is_done = PAGE, NOTHING, True
+        while True:
+            page = await self._database.read(
+                partial(forgetting.find, scope=scope, wanted=wanted, limit=limit, after=page.last_event_id)
+            )
+            if not page:
+                if is_done:
+                    return
+                page, is_done = NOTHING, True
+                continue
+            is_done = False
+            gone, took_s = await self._database.tx(partial(self._remove, scope=scope, page=page, key_id=key_id))
+            limit = max(LEAST_PAGE, min(PAGE, int(limit * LONGEST_TX_S / max(took_s, 0.001))))
             await self._ring(gone)
             yield gone
 
@@ -123,14 +140,16 @@ class Forget:
             done = await self._database.tx(partial(search.merge, first=False))
         await self._database.scrub()
 
-    def _remove(self, conn: Connection, scope: Scope, page: Page, key_id: str | None) -> Gone:
+    def _remove(self, conn: Connection, scope: Scope, page: Page, key_id: str | None) -> tuple[Gone, float]:
+        """What went, and how long others waited for it."""
+        began = time.monotonic()
         now = self._now_ms()
         gone = forgetting.remove(conn, scope, page, now=now)
         accounts.audit(
             conn, scope.team_id, scope.project_id, key_id, "forgotten", "project", scope.project_id, now,
             detail=f"{gone.observations} observations, {gone.events} events",
         )  # fmt: skip
-        return gone
+        return gone, time.monotonic() - began
 
     async def _ring(self, gone: Gone) -> None:
         """A cancelled job's session goes on with its next."""

@@ -82,13 +82,17 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Ids of what a selection meets; empty when there is no more."""
+    """Ids of what a selection meets; empty when there is no more. The next page begins after `last_event_id`."""
 
-    observation_ids: tuple[str, ...]
-    event_ids: tuple[str, ...]
+    observation_ids: tuple[str, ...] = ()
+    event_ids: tuple[str, ...] = ()
+    last_event_id: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.observation_ids or self.event_ids)
+
+
+NOTHING = Page()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +104,27 @@ class Gone:
     cancelled: tuple[Job, ...] = ()
 
 
-def find(conn: Connection, scope: Scope, wanted: Selection, *, limit: int) -> Page:
-    """The next `limit` notes and `limit` events of a selection, and the events that these notes were made from."""
+def find(conn: Connection, scope: Scope, wanted: Selection, *, limit: int, after: str = "") -> Page:
+    """The next `limit` notes and `limit` events of a selection, and the events that these notes were made from.
+
+    Events have no index by time or by text, so that a page looks through those that follow `after` only: what stays
+    would be looked through for every page, and on Postgres what went too.
+    """
     notes: list[str] = []
     events: list[str] = []
     if wanted.observations:
         met = select(NOTES.c.id).where(*belongs(NOTES, scope), _met(wanted, NOTES, _NOTE_TEXTS)).limit(limit)
         notes = list(conn.execute(met).scalars())
     if wanted.events and not wanted.observation_ids:
-        met = select(EVENTS.c.id).where(*belongs(EVENTS, scope), _met(wanted, EVENTS, _EVENT_TEXTS)).limit(limit)
-        events = list(conn.execute(met).scalars())
+        met = select(EVENTS.c.id).where(*belongs(EVENTS, scope), _met(wanted, EVENTS, _EVENT_TEXTS))
+        if wanted.session_id is None:
+            met = met.where(EVENTS.c.id > after).order_by(EVENTS.c.id)
+        events = list(conn.execute(met.limit(limit)).scalars())
+    last = events[-1] if events else after
     if wanted.before is None:
         linked = (*belongs(SOURCES, scope), SOURCES.c.observation_id.in_(notes), SOURCES.c.event_id.is_not(None))
         events += conn.execute(select(SOURCES.c.event_id).where(*linked)).scalars()
-    return Page(tuple(notes), tuple(dict.fromkeys(events)))
+    return Page(tuple(notes), tuple(dict.fromkeys(events)), last)
 
 
 def count(conn: Connection, scope: Scope, wanted: Selection) -> tuple[int, int]:
