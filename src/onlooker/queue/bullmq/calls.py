@@ -21,6 +21,9 @@ SESSIONS = ""
 """The name of all session lanes together among the depths."""
 
 
+NO, YES = "0", "1"
+"""What is sent with every message is text: hiredis writes a number ten times as slowly."""
+
 Put = tuple[Argument, ...]
 """One message to enqueue, as it is written on the wire, its lane first."""
 
@@ -35,8 +38,8 @@ def put(lane: Lane, message: Message, *, delay_ms: int, replace: bool, opts: str
         opts,
         message.tool_name or "",
         names.job_flags(message),
-        max(0, int(delay_ms)),
-        int(replace),
+        NO if delay_ms <= 0 else str(int(delay_ms)),
+        YES if replace else NO,
     )
 
 
@@ -121,14 +124,14 @@ class Calls:
         self.prefix = prefix
         self._key = f"{prefix}:ready"
         self._holder = holder
-        self._lease_ms = lease_ms
-        self._retention_ms = retention_ms
+        self._lease_ms = str(lease_ms)
+        self._retention_ms = str(retention_ms)
         self._kinds = kinds
         self._salt = secrets.token_hex(6)
         self._count = itertools.count(1)
         self._abandoned: list[str] = []
-        self._enqueues = JointCalls(self.link, self._command(scripts().enqueue, retention_ms))
-        self._ends = JointCalls(self.link, self._command(scripts().finish, retention_ms))
+        self._enqueues = JointCalls(self.link, self._command(scripts().enqueue, self._retention_ms))
+        self._ends = JointCalls(self.link, self._command(scripts().finish, self._retention_ms))
         self.has_claimed = False
 
     async def _prepare(self, wire: Wire) -> None:
@@ -140,7 +143,7 @@ class Calls:
         await wire.ask(self._command(scripts().open, self._holder, wire.number, secrets.token_hex(8), *self._kinds))
 
     def _command(self, script: Script, *arguments: Argument) -> Command:
-        return ("EVALSHA", script.sha, 1, self._key, *arguments)
+        return ("EVALSHA", script.sha, "1", self._key, *arguments)
 
     async def _run(self, script: Script, *arguments: Argument) -> Any:
         command = self._command(script, *arguments)
@@ -176,14 +179,14 @@ class Calls:
     def claiming(self, want: Want, token: str, attempt: Attempt) -> Command:
         """What is sent for a claim."""
         ends = chain.from_iterable(want.confirming)
-        lanes: Command = (-1,) if want.lanes is None else (len(want.lanes), *want.lanes)
+        lanes: Command = ("-1",) if want.lanes is None else (len(want.lanes), *want.lanes)
         return self._command(
             scripts().claim,
             self._retention_ms,
             len(want.confirming),
             *ends,
-            *(token, self._lease_ms, self._holder, want.count, int(attempt.is_retry), int(want.look)),
-            *(attempt.connection, want.wait_ms),
+            *(token, self._lease_ms, self._holder, want.count),
+            *(YES if attempt.is_retry else NO, YES if want.look else NO, attempt.connection, want.wait_ms or NO),
             *lanes,
             *want.notice,
         )
@@ -266,5 +269,4 @@ def _held(claim: Claim) -> tuple[str, str, str]:
 
 
 def _claim(told: Sequence[Any]) -> Claim:
-    lane, *message, attempt, token = told
-    return Claim(names.lane_of(lane.decode()), names.message_of(message), token.decode(), attempt)
+    return Claim(names.lane_of(told[0].decode()), names.message_of(told[1:6]), told[7].decode(), told[6])

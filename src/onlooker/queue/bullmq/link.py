@@ -100,7 +100,8 @@ class Wire(asyncio.Protocol):
         self._replies = hiredis.Reader(replyError=Refused)
         self._waiting: deque[tuple[Answer, float]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        self.first_attempt = Attempt(number, is_retry=False)
         self.number = number
         self.is_open = True
         # Answers go from here to those who wait for them, without a stream and a task that reads it between. What is
@@ -114,15 +115,15 @@ class Wire(asyncio.Protocol):
             answer.set_exception(ConnectionLost("the connection was closed"))
             return
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means one argument
-        deadline = self._loop.time() + (TRY_TIMEOUT_S if timeout_s is None else timeout_s)
+        deadline = self.loop.time() + (TRY_TIMEOUT_S if timeout_s is None else timeout_s)
         self._waiting.append((answer, deadline))
         if self._alarm is None:
-            self._alarm = self._loop.call_at(deadline, self._watch)
+            self._alarm = self.loop.call_at(deadline, self._watch)
         self._transport.write(packed)
 
     def ask(self, command: Command, *, timeout_s: float | None = None) -> asyncio.Future[Any]:
         """`send`; a future has the answer."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
+        answer: asyncio.Future[Any] = self.loop.create_future()
         self.send(command, answer, timeout_s=timeout_s)
         return answer
 
@@ -151,10 +152,10 @@ class Wire(asyncio.Protocol):
         if not self._waiting:
             return
         deadline = self._waiting[0][1]
-        if deadline <= self._loop.time():
+        if deadline <= self.loop.time():
             self.drop("no answer in time")
         else:
-            self._alarm = self._loop.call_at(deadline, self._watch)
+            self._alarm = self.loop.call_at(deadline, self._watch)
 
     def data_received(self, data: bytes) -> None:
         """Give answers to those who wait for them."""
@@ -223,13 +224,12 @@ class Link:
 
     def send(self, ask: Ask, answer: Answer) -> None:
         """`call` for who does not await it: a result or an exception is set."""
-        began_at = asyncio.get_running_loop().time()
         wire = self._wire
         if wire is None or not wire.is_open or self.closed:
-            self.persist(ask, answer, None, began_at)
+            self.persist(ask, answer, None, asyncio.get_running_loop().time())
             return
         try:
-            wire.send(ask(Attempt(wire.number, is_retry=False)), _First(self, ask, answer, began_at))
+            wire.send(ask(wire.first_attempt), _First(self, ask, answer, wire.loop.time()))
         except Exception as error:  # noqa: BLE001 - it is for who waits for the answer, as in `_persist`
             answer.set_exception(error)
 

@@ -32,7 +32,7 @@ def lane_name(lane: Lane) -> str:
 def lane_of(name: str) -> Lane:
     """The lane that has this name on the wire."""
     plain = unquote(name)
-    return Lane(plain, exclusive=plain.startswith(SESSION))
+    return Lane(plain, plain.startswith(SESSION))
 
 
 def job_id(message_id: str) -> str:
@@ -62,12 +62,8 @@ def job_flags(message: Message) -> str:
 def message_of(told: Sequence[bytes]) -> Message:
     """The message of a job: its wire id, name, data, tool and flags."""
     wire_id, name, data, tool, flags = map(bytes.decode, told)
-    return Message(
-        id=message_id(wire_id),
-        type=name,
-        tool_name=tool if HAS_TOOL in flags else None,
-        body="" if IS_BARE in flags else data,
-    )
+    tool_name = tool if HAS_TOOL in flags else None
+    return Message(message_id(wire_id), name, tool_name, "" if IS_BARE in flags else data)
 
 
 def _encoded(text: str) -> str:

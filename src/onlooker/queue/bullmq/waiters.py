@@ -11,7 +11,6 @@ import contextlib
 import random
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeVar
 
 from onlooker.domain.errors import QueueUnavailable
@@ -310,10 +309,12 @@ class Waiters:
 
     def _share(self, claims: list[Claim], waiters: list[_Waiter]) -> None:
         """One for each in the order in which they came, the rest to those who want more. What is left goes back."""
-        rest = iter(claims[len(waiters) :])
+        rest = claims[len(waiters) :]
         for waiter, first in zip(waiters, claims, strict=False):
-            self._answer(waiter, [first, *islice(rest, waiter.count - 1)])
-        self._put_back(list(rest))
+            more = waiter.count - 1
+            self._answer(waiter, [first, *rest[:more]] if more else [first])
+            del rest[:more]
+        self._put_back(rest)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
