@@ -14,8 +14,10 @@ from sqlalchemy import select
 
 from onlooker.app import App, open_app, running
 from onlooker.domain.errors import StorageUnavailable
-from onlooker.domain.models import Scope
+from onlooker.domain.models import Recorded, Scope
 from onlooker.hooks import client
+from onlooker.services import spool
+from onlooker.services.ingest import Ready
 from onlooker.services.spool import count_dropped
 from onlooker.settings import load_settings
 from onlooker.storage import sessions
@@ -165,13 +167,67 @@ async def test_while_the_database_is_away_all_stays_where_it_is(home: Home, monk
     async def away(*_arguments: Any, **_options: Any) -> None:
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(home.app.ingest, "record_many", away)
+    monkeypatch.setattr(home.app.ingest, "store", away)
     with pytest.raises(StorageUnavailable):
         await home.app.spool.replay()
     assert home.waiting() == 1
     monkeypatch.undo()
     await home.app.spool.replay()
     assert len(await home.stored()) == 1
+
+
+async def test_after_a_batch_that_cannot_be_stored_none_is_until_it_can(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "BATCH", 2)
+    for number in range(7):
+        home.prompt(number)
+    store, asked = home.app.ingest.store, 0
+
+    async def store_but_once(ready: Ready) -> list[Recorded]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise StorageUnavailable("away")
+        return await store(ready)
+
+    monkeypatch.setattr(home.app.ingest, "store", store_but_once)
+    with pytest.raises(StorageUnavailable):
+        await home.app.spool.replay()
+    assert (len(await home.stored()), home.waiting()) == (2, 5)
+    await home.app.spool.replay()
+    assert [prompt for _, _, prompt in await home.stored()] == [f"part {number}" for number in range(7)]
+    assert home.waiting() == 0
+
+
+async def test_a_file_goes_only_when_its_event_is_stored(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "BATCH", 2)
+    for number in range(7):
+        home.prompt(number)
+    store, left = home.app.ingest.store, []
+
+    async def look_and_store(ready: Ready) -> list[Recorded]:
+        stored = await store(ready)
+        left.append(home.waiting() + len(await home.stored()))
+        return stored
+
+    monkeypatch.setattr(home.app.ingest, "store", look_and_store)
+    await home.app.spool.replay()
+    assert len(left) == 4
+    assert min(left) >= 7
+
+
+async def test_of_a_batch_with_one_that_is_refused_the_rest_follows_the_batch_before(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "BATCH", 3)
+    for number in range(5):
+        home.prompt(number)
+    home.keep(AT + 5, {"hook_event_name": "UserPromptSubmit", "prompt": "x", "agent_id": "a" * 600})
+    home.prompt(6)
+    done = await home.app.spool.replay()
+    assert (done.stored, done.rejected) == (6, 1)
+    assert [prompt for _, _, prompt in await home.stored()] == [f"part {number}" for number in (0, 1, 2, 3, 4, 6)]
 
 
 async def test_what_comes_while_the_server_runs_is_stored_too_and_room_is_made(home: Home) -> None:

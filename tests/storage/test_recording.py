@@ -1,7 +1,7 @@
 """The grouped write of events, on both databases."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from onlooker.domain.errors import NotFound
 from onlooker.domain.jobs import JobKind, JobStatus
 from onlooker.domain.models import Event, NewEvent, Recorded, Scope
 from onlooker.host import new_id
-from onlooker.storage import events, jobs, recording, sessions, turns
+from onlooker.storage import dialect, events, jobs, recording, sessions, turns
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.tables import (
     agent_events,
@@ -23,6 +23,7 @@ from onlooker.storage.tables import (
     observation_generation_job_events,
     observation_generation_jobs,
     server_sessions,
+    teams,
 )
 
 CONCURRENT = 32
@@ -55,6 +56,21 @@ async def events_of(database: Database, scope: Scope, name: str) -> list[Event]:
 def same_again(event: NewEvent, **given: Any) -> NewEvent:
     """What arrives when a sender sends the event again: its key is the same, its id is ours and another."""
     return event._replace(id=new_id(), **given)
+
+
+@pytest.mark.parametrize("count", [1, 31, 300, 1_000])
+async def test_of_any_number_of_rows_those_are_written_that_are_new(database: Database, count: int) -> None:
+    names = ("id", "name", "created_at")
+    wanted = [(new_id(), f"team {number}", number) for number in range(count)]
+    known = wanted[::7]
+
+    def insert(rows: Sequence[tuple[str, str, int]]) -> Callable[[Connection], int]:
+        return lambda conn: dialect.insert_new(conn, teams, names, rows)
+
+    before = (await count_rows(database))["teams"]
+    assert await database.tx(insert(known)) == len(known)
+    assert await database.tx(insert([*wanted, wanted[0]])) == count - len(known)
+    assert (await count_rows(database))["teams"] == before + count
 
 
 async def test_an_event_is_stored_with_its_session_job_history_and_audit(database: Database) -> None:

@@ -18,7 +18,7 @@ from onlooker.domain.models import Principal, Recorded, Scope
 from onlooker.domain.places import Place, place_of_folder
 from onlooker.services.accounts import Accounts
 from onlooker.services.catching_up import CatchingUp
-from onlooker.services.ingest import MOST_EVENTS, EventInput, Ingest
+from onlooker.services.ingest import MOST_EVENTS, EventInput, Ingest, Ready
 from onlooker.storage import sessions, turns
 from onlooker.storage.database import Database
 
@@ -66,6 +66,15 @@ class _Told:
     transcript: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What some hooks told, adapted and ready to be stored (None: none of it is an event)."""
+
+    principal: Principal
+    told: Sequence[_Told]
+    ready: Ready | None
+
+
 class Places:
     """The places of folders that clients did not look up themselves, believed for a minute."""
 
@@ -111,14 +120,10 @@ class Hooks:
 
         Raises as `Ingest.record_many` does.
         """
-        return (await self.receive_many(principal, [hook]))[0]
+        return (await self.store(await self.take(principal, [hook])))[0]
 
-    async def receive_many(self, principal: Principal, hooks: Sequence[HookPayload]) -> list[HookRecorded]:
-        """Store what these hooks told, in their order, 500 events at a time.
-
-        Where one is refused, the events before its 500 stay stored, and telling all again does no harm. Raises as
-        `receive` does.
-        """
+    async def take(self, principal: Principal, hooks: Sequence[HookPayload]) -> Taken:
+        """Make ready what these hooks told. Raises as `Ingest.make_ready` does."""
         told: list[_Told] = []
         inputs: list[EventInput] = []
         for hook in hooks:
@@ -133,14 +138,15 @@ class Hooks:
                 continue
             each.events = len(events)
             inputs += _inputs(hook, each.scope, events)
-        recorded: list[Recorded] = []
-        for start in range(0, len(inputs), MOST_EVENTS):
-            recorded += await self._ingest.record_many(principal, inputs[start : start + MOST_EVENTS])
+        return Taken(principal, told, await self._ingest.make_ready(principal, inputs) if inputs else None)
+
+    async def store(self, taken: Taken) -> list[HookRecorded]:
+        """Store what was taken, all or none, in its order; an answer for each hook. Raises as `Ingest.store` does."""
+        stored = iter([] if taken.ready is None else await self._ingest.store(taken.ready))
         results: list[HookRecorded] = []
-        stored = iter(recorded)
-        for each in told:
+        for each in taken.told:
             own = [next(stored) for _ in range(each.events)]
-            await self._follow(principal, each.scope, own, each.transcript)
+            await self._follow(taken.principal, each.scope, own, each.transcript)
             results.append(HookRecorded(own, each.adapted.skipped, each.adapted.wrong))
         return results
 

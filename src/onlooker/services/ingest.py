@@ -78,6 +78,14 @@ class Ended:
     deferred: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Events that `Ingest.make_ready` has checked, keyed and scrubbed, as they came and as they will be stored."""
+
+    events: Sequence[EventInput]
+    new: Sequence[NewEvent]
+
+
 class Ingest:
     """The way in. Entering starts the group writer; leaving stores what was accepted."""
 
@@ -120,7 +128,7 @@ class Ingest:
 
     async def record(self, principal: Principal, event: EventInput, *, generate: bool = True) -> Recorded:
         """Store one event. Again: the first row, unchanged. Raises as `record_many` does."""
-        return (await self._record(principal, [event], [generate], batch=None))[0]
+        return (await self.store(await self._make_ready(principal, [event], [generate], batch=None)))[0]
 
     async def record_many(
         self, principal: Principal, events: Sequence[EventInput], *, generate: bool = True
@@ -132,8 +140,31 @@ class Ingest:
         """
         if not 1 <= len(events) <= MOST_EVENTS:
             raise InvalidInput(f"a batch has 1 to {MOST_EVENTS} events, not {len(events)}")
+        return await self.store(await self.make_ready(principal, events, generate=generate))
+
+    async def make_ready(self, principal: Principal, events: Sequence[EventInput], *, generate: bool = True) -> Ready:
+        """What storing these events takes beforehand: for those who have others stored meanwhile. Any number of them.
+
+        Raises as `record_many` does, save for what only storing finds out.
+        """
         observed = [generate and event.observe for event in events]
-        return await self._record(principal, events, observed, batch=self._new_id())
+        return await self._make_ready(principal, events, observed, batch=self._new_id())
+
+    async def store(self, ready: Ready) -> list[Recorded]:
+        """Store what is ready, all or none, in its order. Raises what only storing finds out; see `record_many`."""
+        try:
+            recorded = await self._writer.record(ready.new)
+        except NotFound:
+            # A session that was remembered may have been removed meanwhile; its own name opens it again.
+            if not self._sessions.forget(ready.new):
+                raise
+            again = [
+                each._replace(session_id=event.server_session_id)
+                for each, event in zip(ready.new, ready.events, strict=True)
+            ]
+            recorded = await self._writer.record(again)
+        self._sessions.learn(recorded)
+        return recorded
 
     async def start_session(self, principal: Principal, new: SessionInput) -> tuple[Session, bool]:
         """Open a session, or find the one that either of its names is known by; True when it is new.
@@ -178,27 +209,18 @@ class Ingest:
         deferred = job is not None and is_new and not await self._publish([job])
         return Ended(session, job, deferred)
 
-    async def _record(
+    async def _make_ready(
         self, principal: Principal, events: Sequence[EventInput], generate: Sequence[bool], *, batch: str | None
-    ) -> list[Recorded]:
+    ) -> Ready:
         scopes = [await self._accounts.resolve_project(principal, event.project_id) for event in events]
         for scope, event in zip(scopes, events, strict=True):
             if event.server_session_id is not None:
                 await self._require_session(scope, event.server_session_id)
         new = [
             self._new_event(principal, scope, event, generate=wanted, batch=batch)
-            for scope, event, wanted in zip(scopes, events, generate, strict=False)
+            for scope, event, wanted in zip(scopes, events, generate, strict=True)
         ]
-        try:
-            recorded = await self._writer.record(new)
-        except NotFound:
-            # A session that was remembered may have been removed meanwhile; its own name opens it again.
-            if not self._sessions.forget(new):
-                raise
-            again = [each._replace(session_id=event.server_session_id) for each, event in zip(new, events, strict=True)]
-            recorded = await self._writer.record(again)
-        self._sessions.learn(recorded)
-        return recorded
+        return Ready(events, new)
 
     async def _require_session(self, scope: Scope, session_id: str) -> None:
         if not self._sessions.knows(scope, session_id):

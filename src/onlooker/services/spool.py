@@ -19,7 +19,7 @@ from onlooker.domain.errors import InvalidInput, OnlookerError, Unavailable
 from onlooker.domain.models import Principal
 from onlooker.domain.payloads import read_json
 from onlooker.domain.places import Place
-from onlooker.services.hooks import HookPayload, Hooks
+from onlooker.services.hooks import HookPayload, HookRecorded, Hooks, Taken
 from onlooker.telemetry import log, place_of
 
 LOOK_EVERY_S = 0.2
@@ -41,6 +41,11 @@ class Replayed:
     stored: int = 0
     known: int = 0
     rejected: int = 0
+
+    def count(self, results: Sequence[HookRecorded]) -> None:
+        """Count what was stored."""
+        self.stored += len(results)
+        self.known += sum(each.duplicate for result in results for each in result.recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +99,22 @@ class Spool:
     async def _store_all(
         self, principal: Principal, names: Sequence[str], done: Replayed, stop: asyncio.Event | None
     ) -> None:
-        """Store these files a batch at a time; while one is stored the next is read and the last one's files go."""
-        reading = asyncio.create_task(asyncio.to_thread(self._read, names, 0))
-        removing: asyncio.Task[None] | None = None
-        try:
-            while True:
-                batch, following = await reading
-                if not batch or (stop is not None and stop.is_set()):
-                    break
-                reading = asyncio.create_task(asyncio.to_thread(self._read, names, following))
-                refused = await self._store(principal, batch, done)
-                if removing is not None:
-                    await removing
-                taken = [kept.name for kept in batch]
-                removing = asyncio.create_task(asyncio.to_thread(self._take_out, taken, refused))
-        finally:
-            # Nothing of it goes on when this has ended: whoever lists the files next finds none that is stored.
-            await asyncio.gather(reading, *([] if removing is None else [removing]), return_exceptions=True)
-        if removing is not None:
-            await removing
+        """Store these files a batch at a time; while one is, the files of the last go and the next is made ready."""
+        stored: list[str] = []
+        refused: list[_Kept] = []
+        batch, place = await asyncio.to_thread(self._read, names, 0)
+        taken = await self._take(principal, batch)
+        while batch and not (stop is not None and stop.is_set()):
+            storing = asyncio.create_task(self._store(principal, batch, taken, done))
+            try:
+                await asyncio.to_thread(self._take_out, stored, refused)
+                following, place = await asyncio.to_thread(self._read, names, place)
+                taken = await self._take(principal, following)
+            finally:
+                # Nothing of it goes on when this has ended.
+                refused = await storing
+            stored, batch = [kept.name for kept in batch], following
+        await asyncio.to_thread(self._take_out, stored, refused)
 
     async def replay_for(self, team_id: str) -> None:
         """Store all that waits, where the spool is of this team. Raises as `replay` does."""
@@ -124,25 +126,34 @@ class Spool:
         if await asyncio.to_thread(self._holds_rejected) and (await self._principal()).team_id == team_id:
             await asyncio.to_thread(self._drop_rejected, text)
 
-    async def _store(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> list[_Kept]:
-        """Store a batch; where one of it is refused, each by itself. Returns what is to be set aside."""
-        good = [kept for kept in batch if kept.hook is not None]
-        refused = [kept for kept in batch if kept.hook is None]
+    async def _take(self, principal: Principal, batch: Sequence[_Kept]) -> Taken | None:
+        """Make a batch ready; None where one of it is refused: then each is to be stored by itself."""
         try:
-            await self._receive(principal, good, done)
+            return await self._hooks.take(principal, [kept.hook for kept in batch if kept.hook is not None])
         except InvalidInput:
-            for kept in good:
-                try:
-                    await self._receive(principal, [kept], done)
-                except InvalidInput as error:
-                    refused.append(_Kept(kept.name, None, "; ".join([str(error), *error.issues])))
+            return None
+
+    async def _store(
+        self, principal: Principal, batch: Sequence[_Kept], taken: Taken | None, done: Replayed
+    ) -> list[_Kept]:
+        """Store a batch. Returns what is to be set aside."""
+        refused = [kept for kept in batch if kept.hook is None]
+        if taken is not None:
+            done.count(await self._hooks.store(taken))
+        else:
+            refused += await self._store_each(principal, batch, done)
         done.rejected += len(refused)
         return refused
 
-    async def _receive(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> None:
-        results = await self._hooks.receive_many(principal, [kept.hook for kept in batch if kept.hook is not None])
-        done.stored += len(results)
-        done.known += sum(each.duplicate for result in results for each in result.recorded)
+    async def _store_each(self, principal: Principal, batch: Sequence[_Kept], done: Replayed) -> list[_Kept]:
+        refused = []
+        for kept in batch:
+            if kept.hook is not None:
+                try:
+                    done.count([await self._hooks.receive(principal, kept.hook)])
+                except InvalidInput as error:
+                    refused.append(_Kept(kept.name, None, "; ".join([str(error), *error.issues])))
+        return refused
 
     def _is_waited_for(self) -> bool:
         return next(self._entries(), None) is not None or self._dropped() > 0 or bool(self._old_drafts())
