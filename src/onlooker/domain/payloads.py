@@ -8,8 +8,7 @@ half a private block would not be recognised any more.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from onlooker.domain.errors import InvalidInput
 from onlooker.domain.json_text import LINE_JOINT, map_texts, plain
@@ -42,8 +41,7 @@ _encode = json.JSONEncoder(
 ).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaned:
+class Cleaned(NamedTuple):
     """A value that is JSON in all strictness, what had to be changed for it, and its canonical JSON."""
 
     value: Any
@@ -51,8 +49,7 @@ class Cleaned:
     canonical: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """`value` is what to store; `canonical` is what the event key is taken from, before anything was removed."""
 
     value: Any

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from onlooker.domain.adapters import Adapted, adapt
 from onlooker.domain.adapters.shape import (
@@ -37,8 +38,7 @@ FindPlace = Callable[[str], Place | None]
 """The place of a folder of this machine; None where it is excluded. Reads files."""
 
 
-@dataclass(frozen=True, slots=True)
-class HookPayload:
+class HookPayload(NamedTuple):
     """What one hook told. `at` is when it ran, in epoch milliseconds; `place` where, if its client found that out."""
 
     platform: str
@@ -47,11 +47,10 @@ class HookPayload:
     place: Place | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HookRecorded:
+class HookRecorded(NamedTuple):
     """What became of a hook's payload; `skipped` and `wrong` are codes to count by (`domain.adapters.Adapted`)."""
 
-    recorded: list[Recorded] = field(default_factory=list)
+    recorded: Sequence[Recorded] = ()
     skipped: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
 

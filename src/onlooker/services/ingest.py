@@ -212,13 +212,14 @@ class Ingest:
     async def _make_ready(
         self, principal: Principal, events: Sequence[EventInput], generate: Sequence[bool], *, batch: str | None
     ) -> Ready:
-        scopes = [await self._accounts.resolve_project(principal, event.project_id) for event in events]
-        for scope, event in zip(scopes, events, strict=True):
+        named = dict.fromkeys(event.project_id for event in events)
+        scopes = {project_id: await self._accounts.resolve_project(principal, project_id) for project_id in named}
+        for event in events:
             if event.server_session_id is not None:
-                await self._require_session(scope, event.server_session_id)
+                await self._require_session(scopes[event.project_id], event.server_session_id)
         new = [
-            self._new_event(principal, scope, event, generate=wanted, batch=batch)
-            for scope, event, wanted in zip(scopes, events, generate, strict=True)
+            self._new_event(principal, scopes[event.project_id], event, generate=wanted, batch=batch)
+            for event, wanted in zip(events, generate, strict=True)
         ]
         return Ready(events, new)
 

@@ -13,24 +13,29 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from onlooker.domain.errors import InvalidInput, OnlookerError, Unavailable
 from onlooker.domain.models import Principal
 from onlooker.domain.payloads import read_json
 from onlooker.domain.places import Place
+from onlooker.services.group import LARGEST_GROUP
 from onlooker.services.hooks import HookPayload, HookRecorded, Hooks, Taken
 from onlooker.telemetry import log, place_of
 
 LOOK_EVERY_S = 0.2
 TRY_AGAIN_S = 2.0
-BATCH = 500
+BATCH = LARGEST_GROUP
+"""Files whose events share a transaction: with half as many the same pages are written a third more often."""
 BATCH_BYTES = 8 * 1024 * 1024
 DRAFT_GIVEN_UP_S = 60.0
 """A draft this old belongs to a hook that was killed while it wrote."""
 MOST_REJECTED = 1_000
 """Rejected files that are kept; of the ones after them only the reason is."""
 REASONS = "reasons.jsonl"
+MOST_READ = 65_536
+"""Bytes of a file that are asked for at a time; nearly every file has less."""
 HEAD_END = b"\r\n\r\n"
 
 
@@ -48,8 +53,7 @@ class Replayed:
         self.known += sum(each.duplicate for result in results for each in result.recorded)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     """A file of the spool; `hook` is None where it cannot be read, for the reason."""
 
     name: str
@@ -255,9 +259,15 @@ def count_dropped(home: Path) -> int:
 
 
 def _read_file(path: str) -> bytes:
-    """Past pathlib, to which a path is as much work as the file is to the system: a replay has 100,000 of them."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see above
-        return file.read()
+    """Past pathlib and file objects, which are twice the work that the system has: a replay has 100,000 files."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        parts = [os.read(descriptor, MOST_READ)]
+        while len(parts[-1]) == MOST_READ:
+            parts.append(os.read(descriptor, MOST_READ))
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:

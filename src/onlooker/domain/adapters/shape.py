@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Phase = Literal["pre", "post", "failed"]
 """Where in a tool use an event stands. It is part of the event's key, so a batch double of a post is a post."""
@@ -28,8 +28,7 @@ SECONDS_BELOW = 100_000_000_000
 """A time number below this is in seconds (until the year 5138), above it in milliseconds (from 1973)."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentEvent:
+class AgentEvent(NamedTuple):
     """One thing an agent did; `payload` has Claude Code's field names, whatever agent it came from.
 
     `occurred_at` is None where the agent sends no time: the caller's own then counts.
@@ -46,8 +45,7 @@ class AgentEvent:
     occurred_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Adapted:
+class Adapted(NamedTuple):
     """What one payload gave. `skipped` and `wrong` are short codes to count by, never content.
 
     `skipped` says why a payload or a part of it is no event; `wrong` names fields of a wrong type, which are
