@@ -539,6 +539,29 @@ def failing(cli: Cli, agent: str = "claude-code") -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("user")
+def test_the_doctor_follows_a_made_up_hook_on_another_server(cli: Cli, tmp_path: Path) -> None:
+    other = Cli(tmp_path / "other")
+    other.succeed("server", "start")
+    try:
+        url = other.runtime()["url"]
+        keys = [
+            other.run("keys", "create", "--scope", scope, "--json").json()["key"] for scope in ("read,write", "write")
+        ]
+        cli.succeed("install", "claude-code", "--url", url, "--key", keys[0])
+        told = cli.run("doctor", "--agent", "claude-code", "--json").json()
+        assert "test_probe_" in told["checks"][-1]["found"]
+        assert "onlooker-doctor" in other.succeed("projects", "list")
+        assert "test_probe" not in other.succeed("search", "test_probe", "--project", "onlooker-doctor")
+
+        cli.succeed("install", "claude-code", "--url", url, "--key", keys[1])
+        step = failing(cli)
+        assert "do not include read" in step["found"]
+        assert "read,write" in step["advice"]
+    finally:
+        other.succeed("server", "stop")
+
+
+@pytest.mark.usefixtures("user")
 def test_the_doctor_says_that_a_hook_found_no_server_and_leaves_nothing_behind(cli: Cli) -> None:
     cli.succeed("install", "claude-code")
     step = failing(cli)

@@ -25,6 +25,7 @@ FOUND_WITHIN_S = 20.0
 LOOK_EVERY_S = 0.1
 RUN_WITHIN_S = 10.0
 ANSWER_WITHIN_S = 5.0
+MCP_HEADERS = {"accept": "application/json, text/event-stream"}
 START = "onlooker server start; if it runs already: onlooker server restart"
 
 
@@ -89,10 +90,7 @@ def made_up(agent: str, mark: str) -> dict[str, Any]:
 
 
 async def probe(agent: str, settings: "Settings") -> list[Step]:
-    """Try the agent's hook and follow what it told to a search hit; the steps, up to the first that did not work.
-
-    With a server elsewhere the last step is that it took it.
-    """
+    """Try the agent's hook and follow what it told to a search hit; the steps, up to the first that did not work."""
     from onlooker.services.spool import count_dropped
 
     home = settings.home
@@ -117,8 +115,10 @@ async def probe(agent: str, settings: "Settings") -> list[Step]:
         return [*steps, Step("delivered", False, lost, "onlooker server start stores what waits, which makes room")]
     delivered = _delivered(agent, home, mark)
     steps.append(delivered)
-    if not delivered.worked or client.find_url(str(home))[1]:
+    if not delivered.worked:
         return steps
+    if _names_server(home):
+        return [*steps, await _follow_there(home, mark)]
     from onlooker.cli.local import open_local
 
     async with open_local() as local:
@@ -140,7 +140,7 @@ def _delivered(agent: str, home: Path, mark: str) -> Step:
         return Step("delivered", True, f"it waits with {len(waiting) - 1} others, which the server takes now")
     for path in kept:
         path.unlink(missing_ok=True)
-    is_named = bool(os.environ.get("ONLOOKER_URL") or client.read_line(str(home), "hook.url"))
+    is_named = _names_server(home)
     again = f"onlooker install {agent} --url {url} --key KEY" if is_named else f"onlooker install {agent}"
     if status == 0:
         advice = f"start the server there, or name another: {again}, or --local" if is_named else START
@@ -148,6 +148,11 @@ def _delivered(agent: str, home: Path, mark: str) -> Step:
     if status in (401, 403):
         return Step("delivered", False, f"the server at {url} does not take the key of the hooks ({status})", again)
     return Step("delivered", False, f"{url} answers {status}; what hooks tell is kept", "onlooker server status")
+
+
+def _names_server(home: Path) -> bool:
+    """Whether hooks tell another server than the home's own."""
+    return bool(os.environ.get("ONLOOKER_URL") or client.read_line(str(home), "hook.url"))
 
 
 def _content(path: Path) -> bytes:
@@ -210,3 +215,39 @@ async def _follow(local: "LocalApp", mark: str) -> list[Step]:
     if project is not None:
         await recall.purge(local.principal, scope_of(project))
     return steps
+
+
+async def _follow_there(home: Path, mark: str) -> Step:
+    """A search for it on the server that hooks tell, with their key; the note of it is removed, the event stays."""
+    import httpx
+
+    url, _ = client.find_url(str(home))
+    headers = {"authorization": f"Bearer {client.find_key(str(home))}", "x-onlooker-project": PROJECT, **MCP_HEADERS}
+    asked = {"name": "search", "arguments": {"query": mark}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": asked}
+    began = time.monotonic()
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=ANSWER_WITHIN_S) as there:
+        while time.monotonic() < began + FOUND_WITHIN_S:
+            try:
+                reply = await there.post("/v1/mcp", json=message)
+                if reply.status_code == httpx.codes.FORBIDDEN:
+                    advice = "a key with the scopes read and write: onlooker keys create --scope read,write there"
+                    return Step("found by search", False, f"the key may not search: {reply.text[:200]}", advice)
+                hit = _first_entry(reply.json())
+                if hit is not None:
+                    await there.delete(f"/v1/observations/{hit['id']}")
+                    found = f"after {time.monotonic() - began:.1f} s: {hit['title']} ({hit['id']})"
+                    return Step("found by search", True, found)
+            except (httpx.HTTPError, ValueError) as error:
+                return Step("found by search", False, f"{url}: {error!r}", "onlooker server status, on that machine")
+            await asyncio.sleep(LOOK_EVERY_S)
+    advice = "on that machine: onlooker server status; onlooker jobs list --status failed"
+    return Step("found by search", False, f"nothing within {FOUND_WITHIN_S:.0f} s", advice)
+
+
+def _first_entry(answer: Any) -> dict[str, Any] | None:
+    """The first note that a tool's answer has; None while the project is not there yet, or has none."""
+    result = answer.get("result") if isinstance(answer, dict) else None
+    told = result.get("structuredContent") if isinstance(result, dict) else None
+    entries = told.get("entries") if isinstance(told, dict) else None
+    return entries[0] if entries else None
