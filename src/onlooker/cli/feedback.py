@@ -40,7 +40,7 @@ def feedback(*, observation_id: str | None, verdict: str | None, project: str | 
             note = await local.app.recall.judge(local.principal, scope, note_id, meant)
         told = {"id": note.id, "verdict": said, "hidden": note.hidden}
         noted = "What was said is taken back" if said == CLEAR else f"Noted as {said}"
-        tell(as_json, told, lambda: f"{noted}: {note.title}. {judged_text(note)}")
+        tell(as_json, told, lambda: f"{noted}: {note.title}\n{judged_text(note)}")
 
     async def list_hidden() -> None:
         async with open_local() as local:
