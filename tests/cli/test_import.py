@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cli_runner import EXECUTABLE, Cli, one_line
-from onlooker.cli.watch import states_of
+from onlooker.cli.watch import pause_after, states_of
 from transcripts_made import turn_lines, write_transcript
 from waiting import wait_until
 
@@ -138,6 +138,10 @@ def test_a_file_that_is_not_written_to_any_more_is_looked_at_once_more(tmp_path:
     written = path.stat().st_mtime
     looks = [states_of([path], written + after) for after in (1, 599, 601, 5_000)]
     assert [before == after for before, after in pairwise(looks)] == [True, False, True]
+
+
+def test_a_watch_of_many_files_looks_less_often() -> None:
+    assert [pause_after(took) for took in (0.0, 0.05, 0.2)] == [1.0, 1.0, 4.0]
 
 
 def test_files_and_folders_that_go_away_while_they_are_looked_for_are_passed_over(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from onlooker.services.importing import Importing
 
 LOOK_EVERY_S = 1.0
+LOOKING_SHARE = 0.05
+"""Of its time that it may look at folders: one with ten thousand files takes it an eighth of a second."""
 LATELY_S = 600.0
 """A file that was written to so shortly before is of a session that goes on (as `services.importing` sees it)."""
 
@@ -60,7 +62,9 @@ async def _watch(paths: Sequence[Path], project_name: str | None, *, once: bool)
         }
         click.echo(f"Watching {', '.join(map(str, paths))} (Ctrl-C stops)")
         while True:
+            began = time.monotonic()
             states = await asyncio.to_thread(states_of, paths, time.time())
+            took_s = time.monotonic() - began
             for path in [path for path, state in states.items() if seen.get(path) != state]:
                 try:
                     count = await importing.import_transcript(local.principal, path, project=project)
@@ -77,7 +81,12 @@ async def _watch(paths: Sequence[Path], project_name: str | None, *, once: bool)
             seen = states
             if once:
                 return
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(pause_after(took_s))
+
+
+def pause_after(look_took_s: float) -> float:
+    """How long to wait after a look, in seconds."""
+    return max(LOOK_EVERY_S, look_took_s / LOOKING_SHARE)
 
 
 def states_of(paths: Sequence[Path], now: float) -> dict[Path, State]:
