@@ -14,10 +14,10 @@ from onlooker.storage import accounts, forgetting, jobs, observations, search, s
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.forgetting import NOTHING, Gone, Page, Selection
 
-PAGE, LEAST_PAGE = 200, 5
+PAGE, LEAST_PAGE = 200, 20
 """Notes and events of one transaction."""
 
-LONGEST_TX_S = 0.03
+LONGEST_TX_S = 0.05
 """For how long others shall wait for a page. Where each row takes long, as one whose job is to be cancelled does, the
 next page is smaller."""
 
@@ -152,8 +152,9 @@ class Forget:
         return gone, time.monotonic() - began
 
     async def _ring(self, gone: Gone) -> None:
-        """A cancelled job's session goes on with its next."""
-        for session_id, job_id in {(job.session_id, job.id) for job in gone.cancelled}:
+        """The sessions of cancelled jobs go on with their next."""
+        sessions_of = {job.session_id: job.id for job in gone.cancelled if job.session_id is not None}
+        for session_id, job_id in sessions_of.items():
             head = await self._database.read(partial(jobs.next_head, session_id=session_id, job_id=job_id))
             if head is not None:
                 await self._outbox.publish([head])

@@ -3,7 +3,6 @@
 Its key, which is a hash, stays behind as a tombstone: when the same is sent or imported again it is not stored.
 """
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, and_, delete, func, or_, select, union, update
 
-from onlooker.domain.errors import IllegalTransition
+from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job, Scope
 from onlooker.storage import dialect, jobs, search
 from onlooker.storage.database import Connection
@@ -230,12 +229,15 @@ def _met(wanted: Selection, table: Table, texts: Sequence[Column[str]]) -> Colum
 
 
 def _cancel(conn: Connection, scope: Scope, event_ids: Sequence[str]) -> list[Job]:
-    """Cancel what is still to be done about these events alone."""
-    wanted = (*belongs(JOBS, scope), JOBS.c.source_type == "event", JOBS.c.source_id.in_(event_ids))
-    live = conn.execute(select(JOBS.c.id).where(*wanted, JOBS.c.status.in_(("queued", "processing")))).scalars()
-    cancelled = []
-    for job_id in list(live):
-        # One that ended meanwhile has no more to do.
-        with contextlib.suppress(IllegalTransition):
-            cancelled.append(jobs.cancel(conn, scope, job_id, reason=REASON)[0])
+    """Cancel what is still to be done about these events alone; as they were before."""
+    live = (
+        select(*jobs.COLUMNS)
+        .where(*belongs(JOBS, scope), JOBS.c.source_type == "event", JOBS.c.source_id.in_(event_ids), jobs.IS_LIVE)
+        .order_by(JOBS.c.id)
+    )
+    jobs.lock_all(conn, [jobs.read_job(row) for row in conn.execute(live)])
+    # Read again under the lock: one that ended meanwhile has no more to do.
+    cancelled = [jobs.read_job(row) for row in conn.execute(live)]
+    if cancelled:
+        jobs.finish(conn, cancelled, JobStatus.CANCELLED, dialect.read_clock(conn), error=REASON)
     return cancelled

@@ -14,8 +14,7 @@ from onlooker.domain.models import Job
 from onlooker.host import ProcessIdentity
 from onlooker.storage import dialect
 from onlooker.storage.database import Connection
-from onlooker.storage.jobs import COLUMNS, IS_PROCESSING, JOBS, expire, read_job
-from onlooker.storage.sessions import session_lock
+from onlooker.storage.jobs import COLUMNS, IS_PROCESSING, JOBS, expire, lock_all, read_job
 
 PAGE = 1_000
 FIRST_RING_WAIT_MS = 30_000
@@ -90,7 +89,7 @@ def _put_back(conn: Connection, found: Sequence[Job], event: str) -> list[Job]:
     """Lock the sessions, then put back those that are still held as they were found."""
     if not found:
         return []
-    dialect.lock_keys(conn, [session_lock(job.session_id) for job in found if job.session_id is not None])
+    lock_all(conn, found)
     tokens = {job.id: job.lease_token for job in found}
     until = {job.id: job.lease_until for job in found}
     rows = conn.execute(select(*COLUMNS).where(JOBS.c.id.in_(tokens), IS_PROCESSING))

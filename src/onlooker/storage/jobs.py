@@ -239,8 +239,12 @@ def fail(conn: Connection, taken: Taken, *, error: str, delay_ms: int, final: bo
 
 def lock(conn: Connection, job: Job) -> None:
     """Hold the job's session until the transaction ends (R1)."""
-    if job.session_id is not None:
-        dialect.lock_keys(conn, [session_lock(job.session_id)])
+    lock_all(conn, [job])
+
+
+def lock_all(conn: Connection, jobs: Iterable[Job]) -> None:
+    """Hold the sessions of these jobs until the transaction ends (R1)."""
+    dialect.lock_keys(conn, [session_lock(job.session_id) for job in jobs if job.session_id is not None])
 
 
 def is_held(conn: Connection, taken: Taken) -> bool:
