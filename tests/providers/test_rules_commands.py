@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from onlooker.domain.models import ObservationKind
-from providers.happened import edited, note_of, notes_of, ran
+from providers.happened import edited, note_of, notes_of, ran, used
 
 UNITTEST_FAILS = """FF.
 ======================================================================
@@ -118,6 +120,14 @@ def test_a_command_that_ends_as_before_is_told_once() -> None:
     note = note_of(ran("make lint", "0 issues"), ran("make lint", "0 issues"))
     assert note.sources == (0, 1)
     assert "Ran 2 times with the same result" in note.facts
+
+
+@pytest.mark.parametrize("response", [None, "built", {"stdout": "built"}, {"output": "built"}])
+def test_how_a_command_ended_is_said_only_where_the_agent_told_it(response: Any) -> None:
+    """Windsurf tells no output, Cursor no exit code; both tell of a command that failed in the same way."""
+    assert "Exit" not in note_of(used("Bash", {"command": "make"}, response)).content
+    assert "Exit 0." in note_of(ran("make", "built")).content
+    assert "Exit 3." in note_of(used("Bash", {"command": "make"}, {"stdout": "built", "exit_code": 3})).content
 
 
 def test_a_failing_command_gives_its_exit_and_the_exception_of_its_traceback() -> None:

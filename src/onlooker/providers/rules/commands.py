@@ -1,9 +1,10 @@
 """What shell commands did, how they ended, and the line of their output that decides."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from onlooker.domain.adapters import ToolUse
 from onlooker.domain.models import Draft, ObservationKind
 from onlooker.providers.rules.outcomes import (
     SuiteResult,
@@ -156,8 +157,13 @@ def read_command(step: Step) -> CommandRun | None:
         tuple(lines),
         tests,
         _error(lines, failed=use.failed, tests=tests),
-        use.exit_code if use.exit_code is not None else (None if use.failed else 0),
+        use.exit_code if use.exit_code is not None else _exit_code_implied(use),
     )
+
+
+def _exit_code_implied(use: ToolUse) -> int | None:
+    """Claude Code tells of a command that failed by another event; of other agents' nobody knows how they ended."""
+    return 0 if not use.failed and isinstance(use.response, Mapping) and "interrupted" in use.response else None
 
 
 def split_command(command: str) -> list[str]:
@@ -296,7 +302,8 @@ def _how_it_went(run: CommandRun, title: str) -> str:
     """What the agent said that the command is for, the command where the title has not all of it, and its exit."""
     said = run.said if run.said and run.said not in title else ""
     line = f"`{clip(run.line, 200)}`" if run.line not in title else ""
-    ended = "Failed" if run.exit_code is None else f"Exit {run.exit_code}"
+    has_failed = run.step.use is not None and run.step.use.failed
+    ended = f"Exit {run.exit_code}" if run.exit_code is not None else "Failed" if has_failed else ""
     return " ".join(f"{part}." for part in (said, line, ended) if part)
 
 
