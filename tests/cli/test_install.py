@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -366,6 +367,7 @@ def test_a_read_only_file_is_left_as_it_is(cli: Cli, user: Path, agent: str) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".js":
         change(cli, agent)
+        shutil.rmtree(cli.home, ignore_errors=True)
         path.write_text(path.read_text() + "\n")
     else:
         path.write_text("{}\n")
@@ -377,6 +379,8 @@ def test_a_read_only_file_is_left_as_it_is(cli: Cli, user: Path, agent: str) -> 
     assert ended.code == 2
     assert f"{path} is read-only" in one_line(ended.err)
     assert path.read_text() == before
+    assert not cli.home.exists()
+    assert cli.run("install", agent, "--dry-run", bound_by_modes=True).code == 2
 
 
 def test_a_folder_that_cannot_be_written_is_said_by_the_files_name(cli: Cli, user: Path) -> None:

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from onlooker.cli.agents import AGENTS, Agent, Installation
 from onlooker.cli.options import json_option, tell
-from onlooker.cli.settings_files import Change, apply
+from onlooker.cli.settings_files import Change, apply, check_writable
 from onlooker.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def install(
     folder = Path.cwd() if for_folder else None
     where = Installation(settings.home, folder, with_prompt_notes=prompt_notes, remove=uninstall)
     changes = [change for change in agent.plan(where) if change.is_one]
+    check_writable(changes)
     copies: list[tuple[Path, Path | None]] = []
     told: list[str] = []
     if not uninstall:

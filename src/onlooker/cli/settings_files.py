@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count
@@ -146,8 +146,7 @@ def apply(changes: Sequence[Change], copies: Path) -> list[tuple[Path, Path | No
     somebody's repository. Raises `Misconfigured` where one cannot be written; those before it are put back.
     """
     wanted = [each for each in changes if each.is_one]
-    for change in wanted:
-        _check_writable(change.path)
+    check_writable(wanted)
     kept = _new_folder(copies)
     done: list[tuple[Path, Path | None]] = []
     path = None
@@ -168,10 +167,11 @@ def apply(changes: Sequence[Change], copies: Path) -> list[tuple[Path, Path | No
     return done
 
 
-def _check_writable(path: Path) -> None:
-    """A file that was made read-only is meant to stay as it is, though it could be replaced."""
-    if path.exists() and not os.access(path, os.W_OK):
-        raise Misconfigured([f"{path} is read-only; it is left as it is"])
+def check_writable(changes: Iterable[Change]) -> None:
+    """A file that was made read-only is meant to stay as it is, though it could be replaced. Raises `Misconfigured`."""
+    for path in (change.path for change in changes):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise Misconfigured([f"{path} is read-only; it is left as it is"])
 
 
 def _check_unchanged(change: Change) -> None:
