@@ -108,6 +108,27 @@ async def test_a_note_that_was_replaced_says_by_which(site: Site) -> None:
         assert await found(client, site) == [new]
 
 
+async def test_what_a_wrong_note_replaced_holds_again(either_site: Site) -> None:
+    scope = Scope(either_site.ours.team_id, either_site.ours.project_id)
+    async with either_site.client(either_site.ours.key) as client:
+        session = (await client.post("/v1/sessions/start", json={"projectId": scope.project_id})).json()
+        body = {"projectId": scope.project_id, "serverSessionId": session["session"]["id"]}
+        old, new = [
+            (await client.post("/v1/observations", json={**body, "content": f"the flux {number}"})).json()["memory"][
+                "id"
+            ]
+            for number in range(2)
+        ]
+        await either_site.app.database.tx(lambda conn: observations.supersede(conn, scope, [old], by_id=new, now=1))
+        assert await found(client, either_site) == [new]
+        await judge(client, new, "wrong")
+        assert await found(client, either_site) == [old]
+        told = await client.get("/v1/context/session", params={"projectId": scope.project_id})
+        assert told.json()["observationIds"] == [old]
+        await judge(client, new, "clear")
+        assert set(await found(client, either_site)) == {old, new}
+
+
 async def test_only_who_may_write_may_judge_and_only_their_own(either_site: Site) -> None:
     async with either_site.client(either_site.ours.key) as client:
         note = await add(client, either_site, "flux")

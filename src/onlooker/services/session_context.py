@@ -41,7 +41,7 @@ HEAD = (
 class SessionContext:
     """`markdown` is for a person, `text` the same marked for a model; both empty where there is nothing to tell.
 
-    `tokens` is what `text` costs, never more than the budget; `note_ids` what it was made of, in order.
+    `tokens` is what `text` costs, never more than the budget; `note_ids` are the notes that have a line of their own.
     """
 
     text: str = ""

@@ -16,7 +16,7 @@ FEEDBACK = observation_feedback
 def put(conn: Connection, scope: Scope, observation_id: str, reader: str, verdict: Verdict, now: int) -> Observation:
     """Note what a reader, a key's id, says; said again it replaces what was said. Raises `NotFound`.
 
-    `wrong` takes the note out of search, timeline and contexts until `clear`.
+    `wrong` takes the note out of search, timeline and contexts until `clear`. What it replaced holds again, for good.
     """
     note = observations.get_observation(conn, scope, observation_id)
     of_reader = (*belongs(FEEDBACK, scope), FEEDBACK.c.observation_id == observation_id, FEEDBACK.c.reader == reader)
@@ -30,6 +30,7 @@ def put(conn: Connection, scope: Scope, observation_id: str, reader: str, verdic
     if verdict is Verdict.WRONG and not note.hidden:
         search_index.remove_observations(conn, scope, [observation_id])
         _hide(conn, scope, observation_id, hidden=True)
+        observations.bring_back_superseded(conn, scope, note, now)
     return observations.get_observation(conn, scope, observation_id)
 
 

@@ -77,6 +77,16 @@ _SUPERSEDE = (
     )
     .values(superseded_by=bindparam("by_id"), updated_at=bindparam("at"))
 )
+_BRING_BACK = (
+    update(OBSERVATIONS)
+    .where(
+        *is_owned(OBSERVATIONS),
+        OBSERVATIONS.c.session_id == bindparam("of_session"),
+        OBSERVATIONS.c.superseded_by == bindparam("by_id"),
+    )
+    .values(superseded_by=None, updated_at=bindparam("at"))
+    .returning(OBSERVATIONS.c.id)
+)
 _DELETE = delete(OBSERVATIONS).where(*is_owned(OBSERVATIONS), OBSERVATIONS.c.id == bindparam("of_id"))
 _DELETE_SOURCES = delete(SOURCES).where(*is_owned(SOURCES), SOURCES.c.observation_id == bindparam("of_id"))
 
@@ -204,6 +214,12 @@ def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *,
     if marked:
         search.set_superseded(conn, scope, [each for each in observation_ids if each != by_id])
     return marked
+
+
+def bring_back_superseded(conn: Connection, scope: Scope, by: Observation, now: int) -> None:
+    """Let what a note replaced, which is of the same session, hold again."""
+    given = {**owner(scope), "of_session": by.session_id, "by_id": by.id, "at": now}
+    search.set_superseded(conn, scope, list(conn.execute(_BRING_BACK, given).scalars()), superseded=False)
 
 
 def add_sources(conn: Connection, scope: Scope, sources: Iterable[tuple[str, Sequence[NewSource]]], now: int) -> None:
