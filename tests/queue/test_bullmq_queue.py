@@ -317,6 +317,43 @@ async def test_a_hash_tag_as_prefix_puts_every_key_into_one_slot(redis_store: Bu
     await redis_store.close()
 
 
+async def test_a_lane_is_handed_on_where_no_older_one_is_ready(queue: BullmqQueue) -> None:
+    other = Lane.session("other")
+    await queue.enqueue_many([(LANE, Message("1", "event")), (other, Message("2", "event"))])
+    await queue.enqueue_many([(LANE, Message("3", "event")), (LANE, Message("4", "event"))])
+    order, claim = [], await queue.claim(wait_s=0)
+    while claim is not None:
+        order.append(claim.message.id)
+        confirmed, claim = await queue.confirm_and_claim(claim, wait_s=0)
+        assert confirmed
+    assert order == ["1", "2", "3", "4"]
+    assert (await queue.depth()).pending == 0
+
+
+async def test_a_lane_that_is_paused_is_not_handed_on_and_goes_on_when_it_is_resumed(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    await queue.enqueue_many([(LANE, Message("1", "event")), (LANE, Message("2", "event"))])
+    claim = await take(queue)
+    meta = f"{store.prefix}:{LANE.name}:meta"
+    await store.client.hset(meta, "paused", "1")
+    assert await queue.confirm_and_claim(claim, wait_s=0) == (True, None)
+    await store.client.hdel(meta, "paused")
+    assert (await take(queue)).message.id == "2"
+
+
+async def test_a_lane_that_is_confirmed_too_late_to_claim_is_left_for_others(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    await queue.enqueue_many([(LANE, Message("1", "event")), (LANE, Message("2", "event"))])
+    claim = await take(queue)
+    [fence] = [key for key in await store.keys() if ":fence." in key]
+    await store.client.set(fence, 10**6)
+    assert await queue.confirm_and_claim(claim, wait_s=0) == (True, None)
+    async with store.engine(kinds=list(KIND_LANES.values())) as another:
+        assert (await take(another)).message.id == "2"
+
+
 # 15
 @pytest.mark.parametrize("lane", [LANE, KIND], ids=["session", "kind"])
 @pytest.mark.parametrize("version", [5, 6])

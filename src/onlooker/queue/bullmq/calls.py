@@ -28,18 +28,17 @@ Put = tuple[Argument, ...]
 """One message to enqueue, as it is written on the wire, its lane first."""
 
 
-def put(lane: Lane, message: Message, *, delay_ms: int, replace: bool, opts: str) -> Put:
-    """Raises `InvalidInput` for a lane that cannot be written."""
+def put(lane: Lane, message: Message, *, delay_ms: int, replace: bool, opts: str, nonce: str) -> Put:
+    """A call that is repeated is known by the nonce. Raises `InvalidInput` for a lane that cannot be written."""
     return (
         names.lane_name(lane),
         names.job_id(message.id),
         message.type,
         names.job_data(message),
         opts,
-        message.tool_name or "",
-        names.job_flags(message),
         NO if delay_ms <= 0 else str(int(delay_ms)),
         YES if replace else NO,
+        names.job_note(message, nonce),
     )
 
 
@@ -155,11 +154,11 @@ class Calls:
 
     def enqueue(self, put: Put) -> Awaitable[int]:
         """1 when it was put."""
-        return self._enqueues.ask((*put, self.nonce()))
+        return self._enqueues.ask(put)
 
     async def enqueue_many(self, puts: Sequence[Put]) -> int:
         """How many were put: all in one call, in order."""
-        return sum(await self._enqueues.ask_many((*put, self.nonce()) for put in puts))
+        return sum(await self._enqueues.ask_many(puts))
 
     def ending(self, claim: Claim) -> Ending:
         """For `Want.confirming`. Raises `InvalidInput` for a lane that cannot be written."""
@@ -238,7 +237,7 @@ class Calls:
     async def peek(self, lane: Lane, limit: int) -> list[Pending]:
         """Types and tools of a lane's unfinished messages, in order."""
         found = await self._run(scripts().peek, names.lane_name(lane), limit)
-        messages = [names.message_of((b"%", name, b"", tool, flags)) for name, tool, flags in found]
+        messages = [names.message_of((b"%", name, b"", note)) for name, note in found]
         return [Pending(message.type, message.tool_name) for message in messages]
 
     async def depth(self) -> QueueDepth:
@@ -269,4 +268,4 @@ def _held(claim: Claim) -> tuple[str, str, str]:
 
 
 def _claim(told: Sequence[Any]) -> Claim:
-    return Claim(names.lane_of(told[0].decode()), names.message_of(told[1:6]), told[7].decode(), told[6])
+    return Claim(names.lane_of(told[0].decode()), names.message_of(told[1:5]), told[6].decode(), told[5])

@@ -221,7 +221,7 @@ class BullmqQueue:
     def _put(self, lane: Lane, message: Message, delay_ms: int, *, replace: bool) -> Put:
         require_storable(lane, message)
         opts = self._plain_options if delay_ms <= NOW else json.dumps({**self._options, "delay": delay_ms})
-        return put(lane, message, delay_ms=delay_ms, replace=replace, opts=opts)
+        return put(lane, message, delay_ms=delay_ms, replace=replace, opts=opts, nonce=self._calls.nonce())
 
 
 def _is_known_dead(holder: str) -> bool:

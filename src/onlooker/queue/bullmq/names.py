@@ -54,16 +54,18 @@ def job_data(message: Message) -> str:
     return "{}" if message.tool_name is None else json.dumps({"toolName": message.tool_name}, ensure_ascii=False)
 
 
-def job_flags(message: Message) -> str:
-    """What the other fields do not tell of a message."""
-    return (HAS_TOOL if message.tool_name is not None else "") + ("" if message.body else IS_BARE)
+def job_note(message: Message, nonce: str) -> str:
+    """The nonce by which a message's enqueue is known, and what the other fields do not tell: `NONCE|FLAGS|TOOL`."""
+    has_tool, tool = ("", "") if message.tool_name is None else (HAS_TOOL, message.tool_name)
+    return f"{nonce}|{has_tool}{'' if message.body else IS_BARE}|{tool}"
 
 
 def message_of(told: Sequence[bytes]) -> Message:
-    """The message of a job: its wire id, name, data, tool and flags."""
-    wire_id, name, data, tool, flags = map(bytes.decode, told)
-    tool_name = tool if HAS_TOOL in flags else None
-    return Message(message_id(wire_id), name, tool_name, "" if IS_BARE in flags else data)
+    """The message of a job: its wire id, name, data and note, which is empty where another maker's tool added it."""
+    wire_id, name, data, note = map(bytes.decode, told)
+    _, _, told_of = note.partition("|")
+    flags, _, tool = told_of.partition("|")
+    return Message(message_id(wire_id), name, tool if HAS_TOOL in flags else None, "" if IS_BARE in flags else data)
 
 
 def _encoded(text: str) -> str:

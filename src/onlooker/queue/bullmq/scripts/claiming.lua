@@ -1,9 +1,9 @@
 -- Claims: the oldest of the lanes that are ready, or of the given ones.
 
 -- What a holder is told of a claim, of the job's fields in this order.
-local TOLD = { 'name', 'data', 'ol_tool', 'ol_flags', 'ats', 'atm' }
+local TOLD = { 'name', 'data', 'ol', 'ats', 'atm' }
 local function told(q, id, token, job, attempt)
-  return { q, id, job[1], job[2] or '', job[3] or '', job[4] or '', attempt, token }
+  return { q, id, job[1], job[2] or '', job[3] or '', attempt, token }
 end
 
 -- Take the oldest lane, of all or of the given ones, out of those that are ready.
@@ -18,10 +18,10 @@ local function next_lane(lanes)
   return best
 end
 
--- Whether a lane that looks ready may be served; one that may not is looked at again later.
-local function may_serve(q, k)
+-- Whether a lane that looks ready may be served; one that may not is looked at again later. `is_idle` as in `refresh`.
+local function may_serve(q, k, is_idle)
   if exclusive(q) then
-    if call('LLEN', k .. 'active') == 0 and call('HEXISTS', k .. 'meta', 'paused') == 0 then return true end
+    if (is_idle or call('LLEN', k .. 'active') == 0) and call('HEXISTS', k .. 'meta', 'paused') == 0 then return true end
   else
     local meta = call('HMGET', k .. 'meta', 'paused', 'concurrency')
     local limit = tonumber(meta[2] or nil)
@@ -39,10 +39,10 @@ local function next_job(q, k)
   return id
 end
 
--- Claim the next message of a lane, which was in `ready`: nil when there is none after all.
-local function claim_of(q, token, lease, holder)
+-- Claim the next message of a lane, which was in `ready` or handed on: nil when there is none after all.
+local function claim_of(q, token, lease, holder, is_idle)
   local k = P .. q .. ':'
-  if not may_serve(q, k) then return nil end
+  if not may_serve(q, k, is_idle) then return nil end
   local id = next_job(q, k)
   if not id then
     if exclusive(q) then seldom().settle(q, k) end
@@ -55,10 +55,10 @@ local function claim_of(q, token, lease, holder)
     if exclusive(q) then seldom().settle(q, k) else refresh(q, k) end
     return nil
   end
-  local attempt = tonumber(fields[5] or 0) + 1
+  local attempt = tonumber(fields[4] or 0) + 1
   call('SET', job .. ':lock', token, 'PX', lease)
   -- BullMQ's own retry of a finished job leaves it with the time at which it would have been forgotten.
-  if fields[6] then call('PERSIST', job) end
+  if fields[5] then call('PERSIST', job) end
   call('HSET', job, 'processedOn', now, 'pb', holder, 'ats', attempt)
   call('ZADD', P .. 'leases', now + lease, q .. ':' .. id)
   event(q, k, 'active', 'jobId', id, 'prev', 'waiting')
@@ -75,10 +75,10 @@ local function claimed_by(token)
     local lock = call('GET', k .. id .. ':lock')
     if lock and string.sub(lock, 1, #token + 1) == token .. '.' then
       local job = call('HMGET', k .. id, unpack(TOLD))
-      found[#found + 1] = told(q, id, lock, job, tonumber(job[5]))
+      found[#found + 1] = told(q, id, lock, job, tonumber(job[4]))
     end
   end
-  table.sort(found, function(a, b) return tonumber(string.sub(a[8], #token + 2)) < tonumber(string.sub(b[8], #token + 2)) end)
+  table.sort(found, function(a, b) return tonumber(string.sub(a[7], #token + 2)) < tonumber(string.sub(b[7], #token + 2)) end)
   return found
 end
 
@@ -101,10 +101,15 @@ local function claim(at)
   -- A call that its process has given up on, and that arrives late, must not claim anything.
   local fence = count > 0 and call('GET', P .. 'fence.' .. holder)
   local is_current = not fence or tonumber(fence) <= tonumber(ARGV[at + 6])
+  local handed = hand.on
+  if handed and not is_current then refresh(handed, P .. handed .. ':', true) end
+  local taken_out = 0
   while is_current and #claims < count do
-    local q = next_lane(lanes)
+    local q = handed or next_lane(lanes)
     if q then
-      local found = claim_of(q, token .. '.' .. #claims, lease, holder)
+      taken_out = taken_out + 1
+      local found = claim_of(q, token .. '.' .. #claims, lease, holder, q == handed)
+      handed = nil
       if found then claims[#claims + 1] = found end
     elseif looked then
       break
@@ -118,6 +123,9 @@ local function claim(at)
   end
   -- Whatever this call has made ready, or was woken for, and did not take is for another process.
   is_news = false
-  if (#claims > 0 or count == 0 or lanes) and call('ZCARD', P .. 'ready') > 0 then call('ZADD', P .. 'wake', 0, '0') end
+  local are_others = hand.others_ready >= math.max(taken_out, 1)
+  if (#claims > 0 or count == 0 or lanes or not is_current) and (are_others or call('ZCARD', P .. 'ready') > 0) then
+    call('ZADD', P .. 'wake', 0, '0')
+  end
   return { claims, next_ms or -1 }
 end

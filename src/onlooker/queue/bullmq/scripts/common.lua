@@ -12,7 +12,8 @@
 --   wake    zset: the marker that one waiting process takes; waited  zset: lanes that somebody waits for alone
 --   seq     the last place given; epoch  changes when everything was lost; fence.HOLDER, did.NONCE  for retries
 -- Keys of a lane are BullMQ's: PREFIX:LANE:wait, active, delayed, failed, completed, meta, marker, events, ID, ID:lock.
--- Of a job's fields, those that begin with ol_ are ours: place, nonce of the enqueue, tool, flags, how it was ended.
+-- Of a job's fields, those that begin with ol are ours: place, how it was ended, and in `ol` the nonce of the enqueue,
+-- flags and tool, a bar between them: a hash's fields cost more than what is in them.
 local call = redis.call
 local P = string.sub(KEYS[1], 1, -6)
 local clock = call('TIME')
@@ -54,6 +55,10 @@ end
 
 local seldom -- in seldom.lua
 
+-- A claim that confirms a message first may be handed its lane: with no other ready it is the oldest, and need not be put
+-- among those only to be taken from them. How many others were ready is kept for who asks later.
+local hand = { may = false, on = nil, others_ready = 0 }
+
 -- Make a lane ready where its next message may be served. False when it has no unfinished one but the active.
 -- `is_idle`: a session's lane that is known to have none in hand.
 local function refresh(q, k, is_idle)
@@ -69,8 +74,9 @@ local function refresh(q, k, is_idle)
     return true
   end
   if not is_idle and call('LLEN', k .. 'active') > 0 then return true end
-  local place = id and place_of(k, id)
+  local place
   if call('ZCARD', k .. 'delayed') > 0 then
+    place = id and place_of(k, id)
     local other, its, at = seldom().oldest_delayed(k)
     if not id or its < place then
       if at > now then
@@ -86,7 +92,14 @@ local function refresh(q, k, is_idle)
     call('ZREM', P .. 'ready', q)
     return call('EXISTS', k .. 'paused') == 1
   end
-  call('ZADD', P .. 'ready', place, q)
+  if hand.may then
+    hand.others_ready = call('ZCARD', P .. 'ready')
+    if hand.others_ready == 0 then
+      hand.on = q
+      return true
+    end
+  end
+  call('ZADD', P .. 'ready', place or place_of(k, id), q)
   mark(q, k)
   return true
 end

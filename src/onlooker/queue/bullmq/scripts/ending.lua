@@ -32,13 +32,15 @@ local function finish(token, q, id, nonce, reason, retention)
   local k = P .. q .. ':'
   local job, ended, failed, is_session = k .. id, token .. '|' .. nonce, reason ~= '', exclusive(q)
   local leaves_tombstone = is_session and not failed
-  local kept = leaves_tombstone and call('HMGET', job, 'name', 'ol_nonce')
+  local kept = leaves_tombstone and call('HMGET', job, 'name', 'ol')
   if not take_from(q, k, id, token, leaves_tombstone) then return ended_by(k, id, token, nonce) and 1 or 0 end
   if leaves_tombstone then
     -- What refuses the id and answers the call again. It is written anew, for a hash that was large takes more room
     -- than one that was always small.
     if kept[1] then
-      call('HSET', job, 'name', kept[1], 'ol_nonce', kept[2] or '', 'finishedOn', now, 'ol_end', ended)
+      local note = kept[2] or ''
+      local known_by = string.sub(note, 1, string.find(note, '|', 1, true) or 0)
+      call('HSET', job, 'name', kept[1], 'ol', known_by, 'finishedOn', now, 'ol_end', ended)
     else
       call('HSET', job, 'finishedOn', now, 'ol_end', ended)
     end

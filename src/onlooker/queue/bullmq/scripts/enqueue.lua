@@ -1,6 +1,6 @@
--- ARGV: retention, then for each message: lane, id, name, data, opts, tool, flags, delay, replace, nonce.
+-- ARGV: retention, then for each message: lane, id, name, data, opts, delay, replace, and what `ol` holds.
 -- Returns for each 1 when it was put by this call (or by a lost one with the same nonce), else 0, or an error.
-local STRIDE = 10
+local STRIDE = 8
 
 -- Enqueue an id that is known. 1 or 0 as above; nil: it is finished and was dropped, the message is to be put.
 local function meet_known(q, k, id, due, finished_on, replaces)
@@ -71,13 +71,13 @@ local last_place
 
 local function enqueue(at)
   local q, id, name = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local delay, nonce = tonumber(ARGV[at + 7]), ARGV[at + 9]
+  local delay, ours = tonumber(ARGV[at + 5]), ARGV[at + 7]
   local k = P .. q .. ':'
   local job = k .. id
-  local known = call('HMGET', job, 'name', 'ol_nonce', 'finishedOn')
-  if known[1] then
-    if known[2] == nonce then return 1 end
-    local told = meet_known(q, k, id, now + delay, known[3], ARGV[at + 8] ~= '0')
+  local known = call('EXISTS', job) == 1 and call('HMGET', job, 'name', 'ol', 'finishedOn')
+  if known and known[1] then
+    if known[2] and string.sub(ours, 1, #known[2]) == known[2] then return 1 end
+    local told = meet_known(q, k, id, now + delay, known[3], ARGV[at + 6] ~= '0')
     if told then return told end
   end
   -- The first that needs a place takes those of all that follow it too.
@@ -88,7 +88,7 @@ local function enqueue(at)
   end
   last_place = place
   call('HSET', job, 'name', name, 'data', ARGV[at + 3], 'opts', ARGV[at + 4], 'timestamp', now, 'delay', delay,
-    'priority', '0', 'ol_seq', place, 'ol_nonce', nonce, 'ol_tool', ARGV[at + 5], 'ol_flags', ARGV[at + 6])
+    'priority', '0', 'ol_seq', place, 'ol', ours)
   event(q, k, 'added', 'jobId', id, 'name', name)
   local count
   if exclusive(q) then

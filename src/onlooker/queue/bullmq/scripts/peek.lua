@@ -1,10 +1,10 @@
--- ARGV: lane, limit. Name, tool and flags of the oldest unfinished messages, in order.
+-- ARGV: lane, limit. Name and `ol` of the oldest unfinished messages, in order.
 local k, limit = P .. ARGV[1] .. ':', tonumber(ARGV[2])
 local found = {}
 local function add(ids, from, to, step)
   for i = from, to, step do
-    local job = call('HMGET', k .. ids[i], 'name', 'ol_tool', 'ol_flags', 'ol_seq')
-    found[#found + 1] = { tonumber(job[4] or 2 ^ 53), #found, { job[1] or '', job[2] or '', job[3] or '' } }
+    local job = call('HMGET', k .. ids[i], 'name', 'ol', 'ol_seq')
+    found[#found + 1] = { tonumber(job[3] or 2 ^ 53), #found, { job[1] or '', job[2] or '' } }
   end
 end
 for _, list in ipairs({ 'active', 'wait', 'paused' }) do
