@@ -1,6 +1,7 @@
 """What readers say of notes moves them a little; what is called wrong is hidden until somebody has looked."""
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from onlooker.host import new_id
 from onlooker.services.recall import NoteInput
 from onlooker.settings import load_settings
 from onlooker.storage import observations
+from onlooker.storage.database import Connection
 from served import Site
 
 
@@ -108,17 +110,18 @@ async def test_a_note_that_was_replaced_says_by_which(site: Site) -> None:
         assert await found(client, site) == [new]
 
 
+async def of_one_session(client: httpx.AsyncClient, site: Site, count: int) -> list[str]:
+    """The ids of so many notes about the flux."""
+    session = (await client.post("/v1/sessions/start", json={"projectId": site.ours.project_id})).json()
+    body = {"projectId": site.ours.project_id, "serverSessionId": session["session"]["id"]}
+    made = [await client.post("/v1/observations", json={**body, "content": f"the flux {n}"}) for n in range(count)]
+    return [each.json()["memory"]["id"] for each in made]
+
+
 async def test_what_a_wrong_note_replaced_holds_again(either_site: Site) -> None:
     scope = Scope(either_site.ours.team_id, either_site.ours.project_id)
     async with either_site.client(either_site.ours.key) as client:
-        session = (await client.post("/v1/sessions/start", json={"projectId": scope.project_id})).json()
-        body = {"projectId": scope.project_id, "serverSessionId": session["session"]["id"]}
-        old, new = [
-            (await client.post("/v1/observations", json={**body, "content": f"the flux {number}"})).json()["memory"][
-                "id"
-            ]
-            for number in range(2)
-        ]
+        old, new = await of_one_session(client, either_site, 2)
         await either_site.app.database.tx(lambda conn: observations.supersede(conn, scope, [old], by_id=new, now=1))
         assert await found(client, either_site) == [new]
         await judge(client, new, "wrong")
@@ -127,6 +130,26 @@ async def test_what_a_wrong_note_replaced_holds_again(either_site: Site) -> None
         assert told.json()["observationIds"] == [old]
         await judge(client, new, "clear")
         assert set(await found(client, either_site)) == {old, new}
+
+
+@pytest.mark.parametrize("way", ["deleted", "forgotten"])
+async def test_what_a_note_replaced_that_is_gone_holds_again(either_site: Site, way: str) -> None:
+    scope = Scope(either_site.ours.team_id, either_site.ours.project_id)
+    async with either_site.client(either_site.ours.key) as client:
+        notes = await of_one_session(client, either_site, 3)
+
+        def supersede(conn: Connection) -> None:
+            for old, new in itertools.pairwise(notes):
+                observations.supersede(conn, scope, [old], by_id=new, now=1)
+
+        await either_site.app.database.tx(supersede)
+        assert await found(client, either_site) == [notes[2]]
+        if way == "deleted":
+            assert (await client.delete(f"/v1/observations/{notes[2]}")).status_code == 200
+        else:
+            body = {"projectId": scope.project_id, "ids": [notes[2]], "dryRun": False}
+            assert (await client.post("/v1/forget", json=body)).status_code == 200
+        assert await found(client, either_site) == [notes[1]]
 
 
 async def test_only_who_may_write_may_judge_and_only_their_own(either_site: Site) -> None:

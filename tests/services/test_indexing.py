@@ -349,7 +349,7 @@ async def test_a_deleted_note_takes_its_vector_along(database: Database, tmp_pat
         gone, _ = await it.note("the automobile", "the wagen")
         await it.work_until_embedded(2)
         assert len(await it.find("vehicle")) == 2
-        await it.database.tx(lambda conn: observations.delete_observation(conn, it.scope, gone))
+        await it.database.tx(lambda conn: observations.delete_observation(conn, it.scope, gone, 1))
         assert await it.embedded() == 1
         assert await it.find("vehicle") == ["the wagen"]
 

@@ -146,12 +146,12 @@ async def test_a_deleted_observation_is_gone_with_its_links_and_may_be_stored_ag
     event = await new_source_event(database, scope)
     (stored,) = await store(database, scope, new_observation("a", event))
 
-    await database.tx(lambda conn: observations.delete_observation(conn, scope, stored.id))
+    await database.tx(lambda conn: observations.delete_observation(conn, scope, stored.id, 1))
 
     with pytest.raises(NotFound):
         await database.read(lambda conn: observations.get_observation(conn, scope, stored.id))
     with pytest.raises(NotFound):
-        await database.tx(lambda conn: observations.delete_observation(conn, scope, stored.id))
+        await database.tx(lambda conn: observations.delete_observation(conn, scope, stored.id, 1))
     assert await count_sources(database) == 0
     assert len(await store(database, scope, new_observation("a", event))) == 1
 
@@ -177,7 +177,7 @@ async def test_a_foreign_scope_sees_and_changes_no_observation(database: Databas
             return observations.get_observation(conn, other, stored.id)
 
         def remove(conn: Connection, other: Scope = other) -> None:
-            observations.delete_observation(conn, other, stored.id)
+            observations.delete_observation(conn, other, stored.id, 1)
 
         assert await database.read(look) == []
         with pytest.raises(NotFound):

@@ -158,7 +158,7 @@ async def test_a_deleted_note_is_not_found_and_not_counted(database: Database) -
     scope = await new_scope(database)
     gone, stays = a_note("cache gone"), a_note("cache stays")
     await store(database, scope, gone, stays)
-    await database.tx(lambda conn: observations.delete_observation(conn, scope, gone.id))
+    await database.tx(lambda conn: observations.delete_observation(conn, scope, gone.id, 1))
     assert await find(database, scope, "cache") == ["cache stays"]
     assert await counted(database, scope, "cach") == 1
 
@@ -190,7 +190,7 @@ async def test_words_of_deleted_notes_alone_are_not_kept_among_the_counts(databa
 
     def delete(conn: Connection) -> None:
         for note in notes:
-            observations.delete_observation(conn, scope, note.id)
+            observations.delete_observation(conn, scope, note.id, 1)
 
     await database.tx(delete)
     assert "secretword" not in await database.read(words)

@@ -243,12 +243,13 @@ class Recall:
         """Delete an observation with its search data and its links; an import does not bring it back."""
 
         def work(conn: Connection) -> None:
+            now = self._now_ms()
             note = observations.get_observation(conn, scope, observation_id)
-            forgetting.bury(conn, scope, [note.generation_key], self._now_ms())
-            observations.delete_observation(conn, scope, observation_id)
+            forgetting.bury(conn, scope, [note.generation_key], now)
+            observations.delete_observation(conn, scope, observation_id, now)
             accounts.audit(
                 conn, scope.team_id, scope.project_id, principal.key_id,
-                "observation.deleted", "observation", observation_id, self._now_ms(),
+                "observation.deleted", "observation", observation_id, now,
             )  # fmt: skip
 
         await self._database.tx(work)

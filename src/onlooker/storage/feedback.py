@@ -30,7 +30,7 @@ def put(conn: Connection, scope: Scope, observation_id: str, reader: str, verdic
     if verdict is Verdict.WRONG and not note.hidden:
         search_index.remove_observations(conn, scope, [observation_id])
         _hide(conn, scope, observation_id, hidden=True)
-        observations.bring_back_superseded(conn, scope, note, now)
+        observations.bring_back_superseded(conn, scope, [observation_id], now)
     return observations.get_observation(conn, scope, observation_id)
 
 

@@ -14,6 +14,7 @@ from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job, Scope
 from onlooker.storage import dialect, jobs, search
 from onlooker.storage.database import Connection
+from onlooker.storage.observations import bring_back_superseded
 from onlooker.storage.tables import (
     agent_events,
     messages,
@@ -144,9 +145,11 @@ def count(conn: Connection, scope: Scope, wanted: Selection) -> tuple[int, int]:
 def remove(conn: Connection, scope: Scope, page: Page, *, now: int) -> Gone:
     """Remove these notes and events with their links and search data; unfinished jobs of the events are cancelled.
 
-    Other notes that were made from the events stay, without a link to them.
+    Other notes that were made from the events stay, without a link to them; those that a removed one replaced hold
+    again.
     """
     cancelled = _cancel(conn, scope, page.event_ids)
+    bring_back_superseded(conn, scope, page.observation_ids, now)
     search.remove_observations(conn, scope, page.observation_ids)
     conn.execute(delete(SOURCES).where(*belongs(SOURCES, scope), SOURCES.c.observation_id.in_(page.observation_ids)))
     going = (*belongs(NOTES, scope), NOTES.c.id.in_(page.observation_ids))

@@ -77,12 +77,16 @@ _SUPERSEDE = (
     )
     .values(superseded_by=bindparam("by_id"), updated_at=bindparam("at"))
 )
+_LEAVING = OBSERVATIONS.alias()
 _BRING_BACK = (
     update(OBSERVATIONS)
     .where(
         *is_owned(OBSERVATIONS),
-        OBSERVATIONS.c.session_id == bindparam("of_session"),
-        OBSERVATIONS.c.superseded_by == bindparam("by_id"),
+        # What replaces a note is of its session, by which rows are found.
+        OBSERVATIONS.c.session_id.in_(
+            select(_LEAVING.c.session_id).where(*is_owned(_LEAVING), dialect.among(_LEAVING.c.id, "by_ids"))
+        ),
+        dialect.among(OBSERVATIONS.c.superseded_by, "by_ids"),
     )
     .values(superseded_by=None, updated_at=bindparam("at"))
     .returning(OBSERVATIONS.c.id)
@@ -216,9 +220,9 @@ def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *,
     return marked
 
 
-def bring_back_superseded(conn: Connection, scope: Scope, by: Observation, now: int) -> None:
-    """Let what a note replaced, which is of the same session, hold again."""
-    given = {**owner(scope), "of_session": by.session_id, "by_id": by.id, "at": now}
+def bring_back_superseded(conn: Connection, scope: Scope, by_ids: Sequence[str], now: int) -> None:
+    """Let what these notes replaced hold again: before they go, or since they are wrong."""
+    given = {**owner(scope), "by_ids": list(by_ids), "at": now}
     search.set_superseded(conn, scope, list(conn.execute(_BRING_BACK, given).scalars()), superseded=False)
 
 
@@ -245,9 +249,10 @@ def sources_of_observations(
     return found
 
 
-def delete_observation(conn: Connection, scope: Scope, observation_id: str) -> None:
+def delete_observation(conn: Connection, scope: Scope, observation_id: str, now: int) -> None:
     """Delete an observation, its links and what search knows of it. Raises `NotFound`."""
     get_observation(conn, scope, observation_id)
+    bring_back_superseded(conn, scope, [observation_id], now)
     search.remove_observations(conn, scope, [observation_id])
     values = {**owner(scope), "of_id": observation_id}
     conn.execute(_DELETE_SOURCES, values)
