@@ -38,7 +38,7 @@ from cli_runner import EXECUTABLE, Cli
 from observed import new_scope
 from onlooker.app import open_app
 from onlooker.domain.models import KeyScope, Principal, Scope
-from onlooker.settings import Settings
+from onlooker.settings import load_settings
 from onlooker.storage import schema
 from onlooker.storage.database import Connection, Database, open_database
 
@@ -90,7 +90,7 @@ async def prepare(url: str, notes: int) -> tuple[Scope, str]:
             scope = await new_scope(database)
             await fill_and_tell(database, scope, notes)
         await give_vectors(database, scope, MODEL)
-    async with open_app(Settings(database_url=url)) as app:
+    async with open_app(load_settings(database_url=url)) as app:
         admin = Principal(scope.team_id, None, None, frozenset({KeyScope.ADMIN}))
         made = await app.accounts.create_key(
             admin, scopes=frozenset({KeyScope.READ, KeyScope.WRITE}), project_id=scope.project_id

@@ -15,12 +15,12 @@ from onlooker.domain.jobs import JobKind
 from onlooker.domain.models import ObservationKind
 from onlooker.parts import MODEL_APIS, build_provider
 from onlooker.providers.contract import GenerationAnswer, GenerationRequest, Provider
-from onlooker.settings import Settings, load_settings
+from onlooker.settings import FIELDS, Settings, load_settings
 from providers.golden_prompts import golden_request
 
 
 def is_set(name: str, settings: Settings) -> bool:
-    default_url = Settings.model_fields[f"{name}_base_url"].default
+    default_url = FIELDS[f"{name}_base_url"].default
     return bool(getattr(settings, f"{name}_api_key")) or getattr(settings, f"{name}_base_url") != default_url
 
 

@@ -4,15 +4,15 @@
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import click
-from pydantic import SecretStr
-from pydantic.fields import FieldInfo
 
 from onlooker.cli.main import cli
-from onlooker.settings import PREFIX, Settings
+from onlooker.settings import FIELDS, PREFIX, Secret
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- begin: written by tests/reference.py -->\n", "<!-- end -->\n"
@@ -22,8 +22,8 @@ WIDTH = 100
 def settings_table() -> str:
     """One row a setting: variable, key in the file, default, example, meaning."""
     rows = [
-        f"| `{PREFIX}{name.upper()}` | {_default(field)} | `{_example(field)}` | {_cell(field.description or '')} |"
-        for name, field in Settings.model_fields.items()
+        f"| `{PREFIX}{name.upper()}` | {_default(field)} | `{_example(field)}` | {_meaning(field)} |"
+        for name, field in FIELDS.items()
     ]
     return "\n".join(["| variable | default | example | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
@@ -55,21 +55,24 @@ def _commands() -> Iterator[tuple[str, click.Command, click.Context]]:
             waiting[:0] = [(f"{path} {name}", child, context) for name, child in children if child and not child.hidden]
 
 
-def _default(field: FieldInfo) -> str:
-    value = field.default.value if isinstance(field.default, Enum) else field.default
-    if isinstance(value, SecretStr):
+def _default(field: Field[Any]) -> str:
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, Secret):
         value = value.get_secret_value()
     if value == "":
         return "empty"
     return f"`{int(value) if isinstance(value, bool) else value}`"
 
 
-def _example(field: FieldInfo) -> str:
-    [example] = field.examples or [""]
+def _example(field: Field[Any]) -> str:
+    [example] = field.metadata["examples"]
     return str(example)
 
 
-def _cell(text: str) -> str:
+def _meaning(field: Field[Any]) -> str:
+    text: str = field.metadata["description"]
     return text.replace("|", "\\|")
 
 

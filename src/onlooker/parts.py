@@ -19,7 +19,7 @@ from onlooker.host import ProcessIdentity
 from onlooker.providers.contract import Provider
 from onlooker.providers.embedders.contract import Embedder
 from onlooker.queue.contract import QueueEngine
-from onlooker.settings import EmbedderChoice, QueueChoice, Settings
+from onlooker.settings import FIELDS, EmbedderChoice, QueueChoice, Settings
 from onlooker.storage.database import Database
 from onlooker.storage.taking import Terms
 
@@ -145,7 +145,7 @@ def _problems_of(name: str, settings: Settings) -> list[str]:
     from onlooker.providers.modes import Modes
 
     problems = []
-    default_url = Settings.model_fields[f"{name}_base_url"].default
+    default_url = FIELDS[f"{name}_base_url"].default
     if getattr(settings, f"{name}_base_url") == default_url and not getattr(settings, f"{name}_api_key"):
         problems.append(f"ONLOOKER_{name.upper()}_API_KEY is not set, and {default_url} needs one")
     try:

@@ -3,15 +3,18 @@
 Values come from `ONLOOKER_…` variables, else from `settings.toml` in the home, else from the defaults here.
 """
 
+import dataclasses
 import json
 import os
 import re
 import tomllib
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+import msgspec
 
 from onlooker.domain.batching import DEBOUNCE_MS, GenerationPolicy
 from onlooker.domain.errors import Misconfigured
@@ -22,6 +25,20 @@ PREFIX = "ONLOOKER_"
 SETTINGS_FILE = "settings.toml"
 DEFAULT_HOME = "~/.onlooker"
 DEFAULT_PORT = 37878
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that is not shown where settings are."""
+
+    _text: str = dataclasses.field(repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def get_secret_value(self) -> str:
+        """The text itself."""
+        return self._text
 
 
 class AuthMode(StrEnum):
@@ -63,16 +80,26 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+def Field(  # noqa: N802 - it reads as a declaration
+    default: Any, *, description: str, examples: Sequence[str], **bounds: Any
+) -> Any:
+    """A setting: its default, what the documentation says of it, and its bounds as `msgspec.Meta` has them."""
+    more = {"description": description, "examples": examples, "bounds": bounds}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata=more)
+    return dataclasses.field(default=default, metadata=more)
+
+
 def _model(default: str) -> str:
     """The model of a provider."""
     field: str = Field(default, min_length=1, description="The model that is asked.", examples=[default])
     return field
 
 
-def _api_key(example: str) -> SecretStr:
+def _api_key(example: str) -> Secret:
     """The key of a provider; never shown."""
-    field: SecretStr = Field(
-        SecretStr(""), description="The key. A server on this machine mostly needs none.", examples=[example]
+    field: Secret = Field(
+        Secret(""), description="The key. A server on this machine mostly needs none.", examples=[example]
     )
     return field
 
@@ -108,14 +135,12 @@ def _cap(what: str, example: str = "2000000") -> Any:
     return Field(0, ge=0, description=f"{what}; then jobs are held. 0: no cap.", examples=[example])
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """The settings of one process. A field's description is what `docs/configuration.md` says of it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     home: Path = Field(
         Path(DEFAULT_HOME),
-        validate_default=True,
         description="Where the database, the key, the logs and the state files live.",
         examples=["/srv/onlooker"],
     )
@@ -192,17 +217,17 @@ class Settings(BaseModel):
         examples=["anthropic,openai"],
     )
     anthropic_model: str = _model("claude-haiku-4-5")
-    anthropic_api_key: SecretStr = _api_key("sk-ant-…")
+    anthropic_api_key: Secret = _api_key("sk-ant-…")
     anthropic_base_url: str = _base_url("https://api.anthropic.com", "https://gateway.example/anthropic")
     anthropic_timeout_s: float = _timeout_s()
     anthropic_concurrency: int = _concurrency()
     openai_model: str = _model("gpt-5-mini")
-    openai_api_key: SecretStr = _api_key("sk-…")
+    openai_api_key: Secret = _api_key("sk-…")
     openai_base_url: str = _base_url("https://api.openai.com/v1", "http://127.0.0.1:11434/v1")
     openai_timeout_s: float = _timeout_s()
     openai_concurrency: int = _concurrency()
     gemini_model: str = _model("gemini-2.5-flash")
-    gemini_api_key: SecretStr = _api_key("AIza…")
+    gemini_api_key: Secret = _api_key("AIza…")
     gemini_base_url: str = _base_url(
         "https://generativelanguage.googleapis.com/v1beta", "https://gateway.example/v1beta"
     )
@@ -272,8 +297,8 @@ class Settings(BaseModel):
     embedder_model: str = Field(
         "text-embedding-3-small", description="`openai` only: the model.", examples=["nomic-embed-text"]
     )
-    embedder_api_key: SecretStr = Field(
-        SecretStr(""), description="`openai` only: the key, where one is asked for.", examples=["sk-…"]
+    embedder_api_key: Secret = Field(
+        Secret(""), description="`openai` only: the key, where one is asked for.", examples=["sk-…"]
     )
     embedder_timeout_s: float = Field(
         30, gt=0, le=600, description="`openai` only: how long a call for notes may take.", examples=["60"]
@@ -327,54 +352,6 @@ class Settings(BaseModel):
         0, ge=0, le=1, description="`scripted` only: the share of calls that fail.", examples=["0.1"]
     )
 
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
-
-    @field_validator("database_url")
-    @classmethod
-    def _known_database(cls, url: str) -> str:
-        if url and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
-            raise ValueError("must begin with sqlite:/// or postgresql://")
-        return url
-
-    @field_validator("database_direct_url")
-    @classmethod
-    def _postgres(cls, url: str) -> str:
-        if url and not url.startswith(("postgresql://", "postgres://")):
-            raise ValueError("must begin with postgresql://")
-        return url
-
-    @field_validator("anthropic_base_url", "openai_base_url", "gemini_base_url")
-    @classmethod
-    def _web_address(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        return url
-
-    @field_validator("provider")
-    @classmethod
-    def _names(cls, names: str) -> str:
-        """The same without blanks."""
-        return ",".join(name for each in names.split(",") if (name := each.strip()))
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis(cls, url: str) -> str:
-        if url and not url.startswith(("redis://", "rediss://")):
-            raise ValueError("must begin with redis:// or rediss://")
-        return url
-
-    @field_validator("queue_prefix")
-    @classmethod
-    def _sanitised(cls, prefix: str) -> str:
-        tagged = prefix.startswith("{") and prefix.endswith("}")
-        plain = re.sub(r"[^A-Za-z0-9_.-]", "-", prefix[1:-1] if tagged else prefix)
-        if not plain:
-            raise ValueError("must hold a letter or a digit")
-        return f"{{{plain}}}" if tagged else plain
-
     @property
     def redis(self) -> str:
         """The URL of the queue's Redis. Raises `Misconfigured` where the settings do not name one."""
@@ -384,17 +361,6 @@ class Settings(BaseModel):
             )
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
         return self.redis_url or f"redis://{host}:{self.redis_port}"
-
-    @field_validator("prices", mode="before")
-    @classmethod
-    def _table(cls, prices: object) -> object:
-        """A variable holds the table as JSON."""
-        if not isinstance(prices, str):
-            return prices
-        try:
-            return json.loads(prices)
-        except ValueError as error:
-            raise ValueError("must be a JSON object of prices by model") from error
 
     @property
     def project_caps(self) -> DefaultCaps:
@@ -420,10 +386,7 @@ def origins() -> dict[str, str]:
     Raises `Misconfigured` when the file cannot be read.
     """
     given, filed = _from_environment(), _from_file()
-    return {
-        name: "environment" if name in given else SETTINGS_FILE if name in filed else "default"
-        for name in Settings.model_fields
-    }
+    return {name: "environment" if name in given else SETTINGS_FILE if name in filed else "default" for name in FIELDS}
 
 
 def load_settings(**given: object) -> Settings:
@@ -431,19 +394,103 @@ def load_settings(**given: object) -> Settings:
 
     Raises `Misconfigured` with every problem at once, each naming its variable.
     """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in {"home": DEFAULT_HOME, **_from_file(), **_from_environment(), **given}.items():
+        if name in FIELDS:
+            try:
+                values[name] = _CHECKS.get(name, _as_it_is)(_converted(name, value))
+            except (ValueError, msgspec.ValidationError) as error:
+                problems.append(f"{PREFIX}{name.upper()}: {error}".replace("Expected", "must be"))
+    if problems:
+        raise Misconfigured(problems)
+    return Settings(**values)
+
+
+FIELDS: Mapping[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
+"""Every setting by name. The metadata of its field has its `description`, `examples` and `bounds`."""
+
+_KINDS: Mapping[str, Any] = get_type_hints(Settings)
+_WORDS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
+
+
+def _converted(name: str, value: object) -> Any:
+    """What was given for a setting, as what it is. Raises `ValueError` or `msgspec.ValidationError`."""
+    kind = _KINDS[name]
+    if isinstance(value, str) and kind is not str:
+        value = value.strip()
+    if kind in {Path, Secret}:
+        return value if isinstance(value, kind) else kind(msgspec.convert(value, str))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _word(value, {member.value: member for member in kind})
+    if isinstance(value, str) and kind is bool:
+        return _word(value.lower(), _WORDS)
+    if isinstance(value, str) and name == "prices":
+        value = _read_json(value)
+    return msgspec.convert(value, Annotated[kind, msgspec.Meta(**FIELDS[name].metadata["bounds"])], strict=False)
+
+
+def _word(word: object, meanings: Mapping[str, Any]) -> Any:
+    if not isinstance(word, str) or word not in meanings:
+        raise ValueError(f"must be one of {', '.join(meanings)}")
+    return meanings[word]
+
+
+def _read_json(text: str) -> object:
     try:
-        return Settings.model_validate({**_from_file(), **_from_environment(), **given})
-    except ValidationError as error:
-        problems = [
-            f"{PREFIX}{'_'.join(str(part) for part in issue['loc']).upper()}: {issue['msg']}"
-            for issue in error.errors()
-        ]
-        raise Misconfigured(problems) from error
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError("must be a JSON object of prices by model") from error
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _absolute(home: Path) -> Path:
+    return home.expanduser().absolute()
+
+
+def _begins_with(*beginnings: str, may_be_empty: bool = True) -> Callable[[str], str]:
+    def check(url: str) -> str:
+        if not url.startswith(beginnings) and (url or not may_be_empty):
+            raise ValueError(f"must begin with {' or '.join(beginnings)}")
+        return url
+
+    return check
+
+
+def _names(names: str) -> str:
+    """The same without blanks."""
+    return ",".join(name for each in names.split(",") if (name := each.strip()))
+
+
+def _sanitised(prefix: str) -> str:
+    tagged = prefix.startswith("{") and prefix.endswith("}")
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", prefix[1:-1] if tagged else prefix)
+    if not plain:
+        raise ValueError("must hold a letter or a digit")
+    return f"{{{plain}}}" if tagged else plain
+
+
+_WEB_ADDRESS = _begins_with("http://", "https://", may_be_empty=False)
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "home": _absolute,
+    "database_url": _begins_with("sqlite:///", "postgresql://", "postgres://"),
+    "database_direct_url": _begins_with("postgresql://", "postgres://"),
+    "redis_url": _begins_with("redis://", "rediss://"),
+    "anthropic_base_url": _WEB_ADDRESS,
+    "openai_base_url": _WEB_ADDRESS,
+    "gemini_base_url": _WEB_ADDRESS,
+    "provider": _names,
+    "queue_prefix": _sanitised,
+}
+"""What else a setting must be, or is made."""
 
 
 def _from_environment() -> dict[str, str]:
     """Settings by name. A variable that is set to nothing is not set."""
-    values = {name: os.environ.get(PREFIX + name.upper()) for name in Settings.model_fields}
+    values = {name: os.environ.get(PREFIX + name.upper()) for name in FIELDS}
     return {name: value for name, value in values.items() if value}
 
 

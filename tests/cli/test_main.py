@@ -18,7 +18,7 @@ HEAVY = ("sqlalchemy", "uvicorn", "mcp", "pydantic", "msgspec", "rich", "httpx",
 NEEDED_LATER = (
     "rich",
     "structlog",
-    "pydantic_settings",
+    "pydantic",
     "alembic",
     "mcp",
     "httpx",

@@ -1,5 +1,8 @@
 """Who is let in: keys, scopes, and local development without one."""
 
+from dataclasses import replace
+from typing import Any
+
 import httpx
 import pytest
 
@@ -107,8 +110,8 @@ async def test_what_tells_nothing_private_needs_no_key(site: Site, path: str) ->
 
 
 class TestLocalDevelopment:
-    async def ask(self, settings: Settings, headers: dict[str, str], **given: object) -> httpx.Response:
-        async with site_with(settings.model_copy(update=given)) as site, site.client() as nobody:
+    async def ask(self, settings: Settings, headers: dict[str, str], **given: Any) -> httpx.Response:
+        async with site_with(replace(settings, **given)) as site, site.client() as nobody:
             return await nobody.get("/v1/jobs", headers=headers)
 
     async def test_needs_no_key_from_this_machine(self, settings: Settings) -> None:
@@ -117,7 +120,7 @@ class TestLocalDevelopment:
 
     @pytest.mark.parametrize("host", ["localhost", "localhost:37878", "127.0.0.1", "[::1]", "[::1]:80"])
     async def test_knows_the_names_of_this_machine(self, settings: Settings, host: str) -> None:
-        given = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
+        given: dict[str, Any] = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
         assert (await self.ask(settings, {"host": host}, **given)).status_code == 200
 
     @pytest.mark.parametrize(
@@ -151,14 +154,14 @@ class TestLocalDevelopment:
     async def test_does_not_hold_for_another_host_or_site_or_behind_a_proxy(
         self, settings: Settings, headers: dict[str, str]
     ) -> None:
-        given = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
+        given: dict[str, Any] = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
         assert (await self.ask(settings, headers, **given)).status_code == 401
 
     @pytest.mark.parametrize("origin", ["http://localhost:37878", "http://127.0.0.1:5173", "http://[::1]:80"])
     async def test_holds_for_a_page_of_this_machine(self, settings: Settings, origin: str) -> None:
-        given = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
+        given: dict[str, Any] = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
         assert (await self.ask(settings, {"origin": origin}, **given)).status_code == 200
 
     async def test_a_key_that_is_sent_counts(self, settings: Settings) -> None:
-        given = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
+        given: dict[str, Any] = {"auth_mode": AuthMode.LOCAL_DEV, "allow_local_dev_bypass": True}
         assert (await self.ask(settings, {"x-api-key": UNKNOWN_KEY}, **given)).status_code == 403

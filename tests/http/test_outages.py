@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -50,7 +51,7 @@ async def test_too_much_waiting_is_refused_and_nothing_of_it_stored(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
-        site_with(settings.model_copy(update={"max_waiting_events": 4})) as site,
+        site_with(replace(settings, max_waiting_events=4)) as site,
         site.client(site.ours.key) as client,
     ):
         assert (await client.post("/v1/events", json=site.event(0))).status_code == 201
