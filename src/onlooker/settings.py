@@ -5,6 +5,7 @@ Values come from `ONLOOKER_…` variables, else from `settings.toml` in the home
 
 import dataclasses
 import json
+import math
 import os
 import re
 import tomllib
@@ -400,8 +401,8 @@ def load_settings(**given: object) -> Settings:
         if name in FIELDS:
             try:
                 values[name] = _CHECKS.get(name, _as_it_is)(_converted(name, value))
-            except (ValueError, msgspec.ValidationError) as error:
-                problems.append(f"{PREFIX}{name.upper()}: {error}".replace("Expected", "must be"))
+            except ValueError as error:
+                problems.append(f"{PREFIX}{name.upper()}: {error}")
     if problems:
         raise Misconfigured(problems)
     return Settings(**values)
@@ -411,23 +412,48 @@ FIELDS: Mapping[str, dataclasses.Field[Any]] = {field.name: field for field in d
 """Every setting by name. The metadata of its field has its `description`, `examples` and `bounds`."""
 
 _KINDS: Mapping[str, Any] = get_type_hints(Settings)
+_CALLED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_LIMITS = {
+    "ge": "{} or more",
+    "gt": "more than {}",
+    "le": "{} at most",
+    "min_length": "{} character or more",
+    "max_length": "{} characters at most",
+}
 _WORDS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 
 
 def _converted(name: str, value: object) -> Any:
-    """What was given for a setting, as what it is. Raises `ValueError` or `msgspec.ValidationError`."""
-    kind = _KINDS[name]
+    """What was given for a setting, as what it is. Raises `ValueError`."""
+    kind, bounds = _KINDS[name], FIELDS[name].metadata["bounds"]
     if isinstance(value, str) and kind is not str:
         value = value.strip()
     if kind in {Path, Secret}:
-        return value if isinstance(value, kind) else kind(msgspec.convert(value, str))
+        return value if isinstance(value, kind) else kind(_checked(value, str, bounds))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _word(value, {member.value: member for member in kind})
     if isinstance(value, str) and kind is bool:
         return _word(value.lower(), _WORDS)
     if isinstance(value, str) and name == "prices":
         value = _read_json(value)
-    return msgspec.convert(value, Annotated[kind, msgspec.Meta(**FIELDS[name].metadata["bounds"])], strict=False)
+    return _checked(value, kind, bounds)
+
+
+def _checked(value: object, kind: Any, bounds: Mapping[str, Any]) -> Any:
+    try:
+        checked = msgspec.convert(value, Annotated[kind, msgspec.Meta(**bounds)], strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(_demand(kind, bounds)) from error
+    if isinstance(checked, float) and not math.isfinite(checked):
+        raise ValueError(_demand(kind, bounds))
+    return checked
+
+
+def _demand(kind: Any, bounds: Mapping[str, Any]) -> str:
+    """What a value must be, in words."""
+    if kind not in _CALLED:
+        return "must give of each model the numbers input, output and cached, in dollars for a million tokens"
+    return ", ".join([f"must be {_CALLED[kind]}", *(_LIMITS[name].format(limit) for name, limit in bounds.items())])
 
 
 def _word(word: object, meanings: Mapping[str, Any]) -> Any:
