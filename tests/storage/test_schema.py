@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,22 @@ async def test_processes_that_start_at_once_migrate_once(request: pytest.Fixture
         versions = await asyncio.gather(*(start() for _ in range(STARTERS)))
 
         assert set(versions) == {schema.SCHEMA_VERSION}
+
+
+def test_who_opens_a_new_file_while_others_do_waits_for_them(tmp_path: Path) -> None:
+    all_are_there = threading.Barrier(STARTERS)
+
+    async def write(url: str) -> None:
+        async with open_database(url) as database:
+            all_are_there.wait()
+            await database.tx(lambda conn: conn.exec_driver_sql("SELECT 1"))
+
+    with ThreadPoolExecutor(STARTERS) as threads:
+        for number in range(100):
+            url = f"sqlite:///{tmp_path / f'{number}.db'}"
+            opened = [threads.submit(asyncio.run, write(url)) for _ in range(STARTERS)]
+            for each in opened:
+                each.result()
 
 
 async def test_code_that_is_too_old_for_the_schema_is_refused(database: Database) -> None:

@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 READERS = 4
 BUSY_TIMEOUT_MS = 10_000
+LOCKED_AGAIN_S = 0.01
 CHECKPOINT_PAGES = 8_000
 """Pages (32 MB) of log before they are written into the database. A replay's batch changes 2,000 and more, many of them
 changed by the next one again: 4,000 made its transactions a twentieth slower, SQLite's own 1,000 a tenth more."""
@@ -260,7 +261,7 @@ class SqliteDatabase:
             connection.create_function("database_now", 0, self._clock)
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             if writes:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _keep_log(connection)
                 connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA cache_size = -16000")
@@ -405,6 +406,23 @@ def _resolve(works: list[_Work]) -> None:
             work.answer.set_exception(work.error)
         else:
             work.answer.set_result(work.result)
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Write ahead to a log, which the file remembers.
+
+    Who finds another process doing so is refused at once, whatever it may wait for a lock, and tries again for so long.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(LOCKED_AGAIN_S)
+        else:
+            return
 
 
 def _connection_of(connections: threading.local, engine: Engine) -> Connection:
