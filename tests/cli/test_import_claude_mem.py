@@ -51,7 +51,7 @@ def test_a_database_cut_short_brings_what_can_be_read(cli: Cli, tmp_path: Path) 
 
 
 def test_a_person_can_stop_it_and_go_on(cli: Cli, tmp_path: Path) -> None:
-    notes = 6_000
+    notes = 20_000
     path = tmp_path / "claude-mem.db"
     make_database(path, LATEST, notes=notes)
     started = cli.popen("import", "claude-mem", str(path))
