@@ -376,6 +376,11 @@ class Settings:
         return DefaultCaps(self.team_daily_tokens, self.team_monthly_tokens, self.team_daily_usd, self.team_monthly_usd)
 
     @property
+    def cap_in_dollars(self) -> bool:
+        """Whether any project or team is capped in dollars by these settings."""
+        return self.project_caps.are_in_dollars or self.team_caps.are_in_dollars
+
+    @property
     def database(self) -> str:
         """The database's URL, the default filled in."""
         return self.database_url or f"sqlite:///{self.home / 'onlooker.db'}"

@@ -101,13 +101,18 @@ async def test_a_limit_is_a_sensible_number_of_days(kept: Kept, days: int) -> No
         await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=days))
 
 
-async def test_where_each_row_takes_long_a_transaction_has_few(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    scope = Scope(kept.ours.team_id, kept.ours.project_id)
+async def store_old_events(kept: Kept, scope: Scope, count: int) -> None:
+    """So many of no session, each with its job, that are a month old."""
     old = now_ms() - 30 * DAY_MS
     new = [
-        new_event(scope, None)._replace(event_key=f"{scope.project_id}-old-{n}", occurred_at=old) for n in range(300)
+        new_event(scope, None)._replace(event_key=f"{scope.project_id}-old-{n}", occurred_at=old) for n in range(count)
     ]
     await kept.app.database.tx(lambda conn: recording.record_events(conn, new, max_attempts=3))
+
+
+async def test_where_each_row_takes_long_a_transaction_has_few(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope = Scope(kept.ours.team_id, kept.ours.project_id)
+    await store_old_events(kept, scope, 300)
     sizes: list[int] = []
     remove = forgetting.remove
 
@@ -167,11 +172,7 @@ async def test_what_went_is_nowhere_to_be_found(kept: Kept) -> None:
 
 async def test_jobs_of_what_goes_are_cancelled_together(kept: Kept) -> None:
     scope = Scope(kept.ours.team_id, kept.ours.project_id)
-    old = now_ms() - 30 * DAY_MS
-    new = [
-        new_event(scope, None)._replace(event_key=f"{scope.project_id}-old-{n}", occurred_at=old) for n in range(100)
-    ]
-    await kept.app.database.tx(lambda conn: recording.record_events(conn, new, max_attempts=3))
+    await store_old_events(kept, scope, 100)
     statements: list[str] = []
 
     def note(_conn: object, _cursor: object, statement: str, *_rest: object) -> None:

@@ -4,7 +4,7 @@ import click
 import msgspec
 
 from onlooker.cli.options import json_option, tell
-from onlooker.services.session_context import DEFAULT_BUDGET, LEAST_BUDGET, MOST_BUDGET
+from onlooker.services.session_context import DEFAULT_BUDGET, LEAST_BUDGET, MOST_BUDGET, SessionContext
 
 
 @click.command(epilog="Example: onlooker context --project website --file src/money.py")
@@ -29,11 +29,9 @@ def context(*, project: str | None, budget: int, query: str, file: str, as_json:
             if len(places) > 1:
                 names = ", ".join(place.name for place in places)
                 raise click.UsageError(f"Which project? Say --project with one of {names}.")
-            made = [
-                await local.app.injecting.context(scope_of(place), query=query, file=file, budget=budget)
-                for place in places
-            ]
-        told = {} if not made else msgspec.to_builtins(made[0])
-        tell(as_json, told, lambda: told.get("markdown") or "There is nothing to tell yet.")
+            made = SessionContext()
+            if places:
+                made = await local.app.injecting.context(scope_of(places[0]), query=query, file=file, budget=budget)
+        tell(as_json, msgspec.to_builtins(made), lambda: made.markdown or "There is nothing to tell yet.")
 
     run(show())

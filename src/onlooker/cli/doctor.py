@@ -268,15 +268,13 @@ async def _check_lanes(settings: "Settings", database: "Database") -> list[Check
 
 async def _check_caps(settings: "Settings", database: "Database") -> list[Check]:
     """Caps in dollars that do not bound what a model costs, since nobody knows its price."""
+    from onlooker.cli.usage import PRICE_IT, UNBOUND
     from onlooker.parts import unpriced_models
     from onlooker.storage import spending
 
-    by_settings = settings.project_caps.are_in_dollars or settings.team_caps.are_in_dollars
-    if not (by_settings or await database.read(spending.any_cap_in_dollars)):
+    if not (settings.cap_in_dollars or await database.read(spending.any_cap_in_dollars)):
         return []
-    found = "no price of {} is known: caps in dollars do not bound what it costs"
-    advice = "give its price in settings.toml (see docs/cost.md), or cap tokens"
-    return [Check("caps", Level.PROBLEM, found.format(model), advice) for model in unpriced_models(settings)]
+    return [Check("caps", Level.PROBLEM, UNBOUND.format(model), PRICE_IT) for model in unpriced_models(settings)]
 
 
 def _advice_for(lane: "LaneState") -> str:

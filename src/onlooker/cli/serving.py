@@ -90,7 +90,7 @@ async def _serve(
 
 def _warn_of_unbound(settings: Settings) -> None:
     """Say where a cap in dollars bounds nothing: as good as no cap, to who relies on it."""
-    if settings.project_caps.are_in_dollars or settings.team_caps.are_in_dollars:
+    if settings.cap_in_dollars:
         for model in unpriced_models(settings):
             log.warning("caps in dollars do not bound a model of no known price", model=model, see="docs/cost.md")
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 MICRO = 1_000_000
 DAY = click.DateTime(["%Y-%m-%d"])
-UNBOUND = "caps in dollars do not bound it. Give its price in settings.toml (see docs/cost.md), or cap tokens."
+UNBOUND = "no price of {} is known: caps in dollars do not bound what it costs"
+PRICE_IT = "give its price in settings.toml (see docs/cost.md), or cap tokens"
 
 
 @click.group(invoke_without_command=True, epilog="Example: onlooker usage --since 2026-03-01 --project website")
@@ -83,7 +84,7 @@ def cap(*, project: str | None, reset: bool, as_json: bool, **given: float | Non
         tell(as_json, told, lambda: "\n".join([*map(_cap_line, states), f"{resumed} held jobs go on."]))
         if any(state.cap.unit == "microusd" for state in states):
             for model in unpriced_models(load_settings()):
-                click.echo(f"No price of {model} is known: {UNBOUND}", err=True)
+                click.echo(f"Note: {UNBOUND.format(model)}; {PRICE_IT}.", err=True)
 
     run(change())
 

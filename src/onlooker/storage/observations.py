@@ -223,7 +223,9 @@ def supersede(conn: Connection, scope: Scope, observation_ids: Sequence[str], *,
 def bring_back_superseded(conn: Connection, scope: Scope, by_ids: Sequence[str], now: int) -> None:
     """Let what these notes replaced hold again: before they go, or since they are wrong."""
     given = {**owner(scope), "by_ids": list(by_ids), "at": now}
-    search.set_superseded(conn, scope, list(conn.execute(_BRING_BACK, given).scalars()), superseded=False)
+    brought = list(conn.execute(_BRING_BACK, given).scalars())
+    if brought:
+        search.set_superseded(conn, scope, brought, superseded=False)
 
 
 def add_sources(conn: Connection, scope: Scope, sources: Iterable[tuple[str, Sequence[NewSource]]], now: int) -> None:
