@@ -41,7 +41,13 @@ class Cli:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ONLOOKER_")}
         return {**kept, "ONLOOKER_HOME": str(self.home), "ONLOOKER_PORT": "0", **self.extra}
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None, bound_by_modes: bool = False) -> Ended:
+    def run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        bound_by_modes: bool = False,
+        folder: Path | None = None,
+    ) -> Ended:
         """With `bound_by_modes` the modes of files hold for it, even where root runs the tests."""
         wrapper = BOUND_BY_MODES if bound_by_modes and os.geteuid() == 0 else ()
         ran = subprocess.run(
@@ -52,6 +58,7 @@ class Cli:
             timeout=TIMEOUT_S,
             check=False,
             stdin=subprocess.DEVNULL,
+            cwd=folder,
         )
         return Ended(ran.returncode, ran.stdout, ran.stderr)
 

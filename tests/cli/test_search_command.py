@@ -2,11 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from cli_runner import Cli
-from onlooker.app import open_app
+from onlooker.app import find_place, open_app
 from onlooker.domain.models import NewSession, Scope
 from onlooker.host import new_id
 from onlooker.services.recall import NoteInput
@@ -72,6 +73,31 @@ def test_a_person_reads_what_a_new_session_is_told(filled: Filled) -> None:
     assert "cache 1" not in shown
     assert filled.cli.run("context", "--project", "empty").out == "There is nothing to tell yet.\n"
     assert filled.cli.run("context", "--project", "abacus", "--query", "cache", "--json").json()["tokens"] <= 2_000
-    unclear = filled.cli.run("context")
-    assert unclear.code == 2
-    assert "abacus, default, empty, tally" in unclear.err
+
+
+def test_a_new_session_is_told_what_was_seen_in_the_folder_it_starts_in(filled: Filled, tmp_path: Path) -> None:
+    async def begin(at: Path) -> None:
+        async with open_app(load_settings(home=filled.cli.home)) as app:
+            local = (await app.accounts.ensure_local(filled.cli.home)).principal
+            place = find_place(str(at), app.settings)
+            assert place is not None
+            await app.recall.add(
+                local, await app.accounts.project_at(local, place), NoteInput("the rounding is by bank")
+            )
+
+    folder = tmp_path / "ledger" / "src"
+    folder.mkdir(parents=True)
+    (folder.parent / ".git").mkdir()
+    asyncio.run(begin(folder.parent))
+    assert "the rounding is by bank" in filled.cli.run("context", folder=folder).out
+
+    named = {"ONLOOKER_PROJECT": "abacus"}
+    assert "cache 1" in filled.cli.run("context", folder=folder, env=named).out
+    assert "cache 0" in filled.cli.run("context", "--project", "tally", folder=folder, env=named).out
+
+    filled.cli.succeed("exclude", str(folder))
+    for elsewhere in (folder, tmp_path):
+        unclear = filled.cli.run("context", folder=elsewhere)
+        assert unclear.code == 2
+        assert "abacus, default, empty, ledger, tally" in unclear.err
+    assert len(filled.cli.run("projects", "list", "--json").json()["projects"]) == 5

@@ -4,11 +4,11 @@ import click
 import msgspec
 
 from onlooker.cli.options import json_option, tell
-from onlooker.services.session_context import DEFAULT_BUDGET, LEAST_BUDGET, MOST_BUDGET, SessionContext
+from onlooker.services.session_context import DEFAULT_BUDGET, LEAST_BUDGET, MOST_BUDGET
 
 
 @click.command(epilog="Example: onlooker context --project website --file src/money.py")
-@click.option("--project", help="Which project, by name or id; needed where the team has several.")
+@click.option("--project", help="Which project, by name or id; without it, that of the folder you are in.")
 @click.option(
     "--budget",
     type=click.IntRange(LEAST_BUDGET, MOST_BUDGET),
@@ -25,13 +25,14 @@ def context(*, project: str | None, budget: int, query: str, file: str, as_json:
 
     async def show() -> None:
         async with open_local() as local:
-            places = await local.projects(project)
-            if len(places) > 1:
-                names = ", ".join(place.name for place in places)
-                raise click.UsageError(f"Which project? Say --project with one of {names}.")
-            made = SessionContext()
-            if places:
-                made = await local.app.injecting.context(scope_of(places[0]), query=query, file=file, budget=budget)
+            scope = await local.project_here() if project is None else None
+            if scope is None:
+                places = await local.projects(project)
+                if len(places) > 1:
+                    names = ", ".join(place.name for place in places)
+                    raise click.UsageError(f"This folder has no project: say --project with one of {names}.")
+                scope = scope_of(places[0])
+            made = await local.app.injecting.context(scope, query=query, file=file, budget=budget)
         tell(as_json, msgspec.to_builtins(made), lambda: made.markdown or "There is nothing to tell yet.")
 
     run(show())

@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from onlooker.app import App, open_app
+from onlooker.app import App, find_place, open_app
 from onlooker.domain.errors import NotFound
 from onlooker.domain.models import Principal, Project, Scope
+from onlooker.hooks import client
 from onlooker.settings import LogLevel, load_settings
 from onlooker.telemetry import set_up_logging
 
@@ -27,6 +28,11 @@ class LocalApp:
         if name is not None:
             return [await self.app.accounts.find_project(self.principal, name)]
         return await self.app.accounts.list_projects(self.principal)
+
+    async def project_here(self) -> Scope | None:
+        """The project of the folder that this process was started in, as hooks know it; None where it has none yet."""
+        place = find_place(client.find_folder(), self.app.settings)
+        return None if place is None else await self.app.accounts.project_seen_at(self.principal, place)
 
     async def session_id(self, places: Sequence[Project], given: str) -> str:
         """The id of a session of these projects, by that or by the agent's own for it. Raises `NotFound`."""

@@ -161,16 +161,21 @@ class Accounts:
         known = self._places.get(name)
         return known or self._places.put(name, await self._open_place(team_id, place))
 
+    async def project_seen_at(self, principal: Principal, place: Place) -> Scope | None:
+        """The project that `project_at` finds for a place, None where it would make one."""
+        if principal.project_id is not None:
+            return Scope(principal.team_id, principal.project_id)
+        return await self._database.read(lambda conn: _find_place(conn, principal.team_id, place))
+
     async def _open_place(self, team_id: str, place: Place) -> Scope:
-        name = " ".join(clean(place.name).value.split())[:LONGEST_NAME] or UNKNOWN
-        if place.identity.startswith(NAMED):
-            project = await self._open_project(team_id, name)
-            return Scope(project.team_id, project.id)
-        found = await self._database.read(lambda conn: places.find_place(conn, team_id, place.key))
+        found = await self._database.read(lambda conn: _find_place(conn, team_id, place))
         if found is not None:
             return found
-        wanted = Project(self._new_id(), team_id, name, self._now_ms())
-        return await self._database.tx(lambda conn: places.open_place(conn, place.key, wanted))
+        wanted = Project(self._new_id(), team_id, _name_of(place), self._now_ms())
+        if not place.identity.startswith(NAMED):
+            return await self._database.tx(lambda conn: places.open_place(conn, place.key, wanted))
+        project, _ = await self._database.tx(lambda conn: accounts.open_project(conn, wanted))
+        return Scope(project.team_id, project.id)
 
     async def create_project(self, principal: Principal, name: str) -> tuple[Project, bool]:
         """Make a project in the principal's team, or find the one of that name; True when it is new.
@@ -331,14 +336,6 @@ class Accounts:
             known = self._projects.put(f"{team_id}/{project_id}", Scope(team_id, project_id))
         return known
 
-    async def _open_project(self, team_id: str, name: str) -> Project:
-        found = await self._database.read(lambda conn: accounts.find_project(conn, team_id, name))
-        if found is not None:
-            return found
-        wanted = Project(self._new_id(), team_id, name, self._now_ms())
-        project, _ = await self._database.tx(lambda conn: accounts.open_project(conn, wanted))
-        return project
-
 
 class _Remembered(Generic[T]):
     """The last `MOST_REMEMBERED` answers."""
@@ -406,6 +403,17 @@ def _find_local(conn: Connection, key: str) -> Local | None:
     team = accounts.find_team(conn, stored.team_id)
     project = accounts.find_project(conn, stored.team_id, DEFAULT_PROJECT)
     return Local(_principal(stored), team, project, key) if team and project else None
+
+
+def _name_of(place: Place) -> str:
+    return " ".join(clean(place.name).value.split())[:LONGEST_NAME] or UNKNOWN
+
+
+def _find_place(conn: Connection, team_id: str, place: Place) -> Scope | None:
+    if not place.identity.startswith(NAMED):
+        return places.find_place(conn, team_id, place.key)
+    project = accounts.find_project(conn, team_id, _name_of(place))
+    return None if project is None else Scope(team_id, project.id)
 
 
 def _principal(key: ApiKey) -> Principal:
