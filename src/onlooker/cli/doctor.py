@@ -52,7 +52,7 @@ def doctor(*, agent: str | None, as_json: bool) -> None:
     """Say what is set, what is reachable and what to do. Exit code 1 when something is wrong.
 
     With --agent a made-up tool use goes in by the command that is in the agent's settings, and is followed until a
-    search finds it; it stands in a project of its own and is removed afterwards.
+    search finds it; it is removed afterwards.
     """
     import json
 

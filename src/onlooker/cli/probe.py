@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onlooker.cli.agents import AGENTS, Installation, is_ours
-from onlooker.domain.errors import Misconfigured, NotFound
+from onlooker.domain.errors import Misconfigured
 from onlooker.hooks import client
 
 if TYPE_CHECKING:
+    import httpx
+
     from onlooker.cli.local import LocalApp
+    from onlooker.domain.models import Project
     from onlooker.settings import Settings
 
-PROJECT = "onlooker-doctor"
-"""What is tried stands in a project of its own, and is removed from it afterwards."""
+PROJECT = "default"
+"""What is tried stands in the project that every home has, and its session is removed from it afterwards: a project of
+its own would stay."""
 FOUND_WITHIN_S = 20.0
 LOOK_EVERY_S = 0.1
 RUN_WITHIN_S = 10.0
 ANSWER_WITHIN_S = 5.0
+FORGOTTEN_WITHIN_S = 60.0
+"""A database of SQLite is written anew for it."""
 MCP_HEADERS = {"accept": "application/json, text/event-stream"}
 START = "onlooker server start; if it runs already: onlooker server restart"
 
@@ -189,20 +195,20 @@ async def _follow(local: "LocalApp", mark: str) -> list[Step]:
     """What became of it in the store, and a search for it; it is removed afterwards."""
     from onlooker.cli.local import scope_of
     from onlooker.domain.models import SearchFilter
+    from onlooker.storage.forgetting import Selection
 
     began = time.monotonic()
-    accounts, recall = local.app.accounts, local.app.recall
     steps: list[Step] = []
-    project = None
+    stored = None
     while time.monotonic() < began + FOUND_WITHIN_S:
         await asyncio.sleep(LOOK_EVERY_S)
-        try:
-            project = project or await accounts.find_project(local.principal, PROJECT)
-        except NotFound:
+        stored = stored or await _find_stored(local, mark)
+        if stored is None:
             continue
-        if not steps and await recall.find_session(scope_of(project), session_of(mark)):
-            steps.append(Step("stored", True, f"as an event of the project {PROJECT}"))
-        hits = await recall.search(scope_of(project), mark, SearchFilter(), limit=1)
+        project, _ = stored
+        if not steps:
+            steps.append(Step("stored", True, f"as an event of the project {project.name}"))
+        hits = await local.app.recall.search(scope_of(project), mark, SearchFilter(), limit=1)
         if hits:
             took_s = time.monotonic() - began
             found = f"after {took_s:.1f} s: {hits[0].observation.title} ({hits[0].observation.id})"
@@ -212,13 +218,24 @@ async def _follow(local: "LocalApp", mark: str) -> list[Step]:
         late = f"nothing within {FOUND_WITHIN_S:.0f} s"
         advice = "onlooker server status; onlooker jobs list --status failed"
         steps.append(Step("found by search" if steps else "stored", False, late, advice))
-    if project is not None:
-        await recall.purge(local.principal, scope_of(project))
+    if stored is not None:
+        project, session_id = stored
+        await local.app.forget.remove(scope_of(project), Selection(session_id=session_id), pause_s=0)
     return steps
 
 
+async def _find_stored(local: "LocalApp", mark: str) -> "tuple[Project, str] | None":
+    """The project and the session that have it: a key of hooks that is bound to a project decides where that is."""
+    from onlooker.cli.local import scope_of
+
+    for project in await local.projects(None):
+        if session := await local.app.recall.find_session(scope_of(project), session_of(mark)):
+            return project, session.id
+    return None
+
+
 async def _follow_there(home: Path, mark: str) -> Step:
-    """A search for it on the server that hooks tell, with their key; the note of it is removed, the event stays."""
+    """A search for it on the server that hooks tell, with their key; it is removed there too."""
     import httpx
 
     url, _ = client.find_url(str(home))
@@ -235,14 +252,29 @@ async def _follow_there(home: Path, mark: str) -> Step:
                     return Step("found by search", False, f"the key may not search: {reply.text[:200]}", advice)
                 hit = _first_entry(reply.json())
                 if hit is not None:
-                    await there.delete(f"/v1/observations/{hit['id']}")
                     found = f"after {time.monotonic() - began:.1f} s: {hit['title']} ({hit['id']})"
+                    if not await _forget_there(there, hit["id"]):
+                        found += "; it could not be removed again"
                     return Step("found by search", True, found)
             except (httpx.HTTPError, ValueError) as error:
                 return Step("found by search", False, f"{url}: {error!r}", "onlooker server status, on that machine")
             await asyncio.sleep(LOOK_EVERY_S)
     advice = "on that machine: onlooker server status; onlooker jobs list --status failed"
     return Step("found by search", False, f"nothing within {FOUND_WITHIN_S:.0f} s", advice)
+
+
+async def _forget_there(there: "httpx.AsyncClient", note_id: str) -> bool:
+    """Remove the session of a note from a server; False where that did not work."""
+    import httpx
+
+    try:
+        note = await there.get(f"/v1/observations/{note_id}")
+        note.raise_for_status()
+        going = {name: note.json()[name] for name in ("projectId", "serverSessionId")}
+        gone = await there.post("/v1/forget", json={**going, "dryRun": False}, timeout=FORGOTTEN_WITHIN_S)
+    except httpx.HTTPError:
+        return False
+    return gone.is_success
 
 
 def _first_entry(answer: Any) -> dict[str, Any] | None:

@@ -92,8 +92,6 @@ class Forget:
         if wanted.text is not None:
             named = await self._database.read(partial(forgetting.find_named, scope=scope, text=wanted.text))
             await self._database.tx(lambda conn: forgetting.remove_named(conn, scope, named))
-        if wanted.session_id is not None:
-            await self._database.tx(lambda conn: forgetting.remove_session(conn, scope, wanted.session_id or ""))
         await self._scrub()
         return done
 
@@ -114,7 +112,7 @@ class Forget:
             )
             if not page:
                 if is_done:
-                    return
+                    break
                 page, is_done = NOTHING, True
                 continue
             is_done = False
@@ -122,6 +120,8 @@ class Forget:
             limit = max(LEAST_PAGE, min(PAGE, int(limit * LONGEST_TX_S / max(took_s, 0.001))))
             await self._ring(gone)
             yield gone
+        if (session_id := wanted.session_id) is not None:
+            await self._database.tx(lambda conn: forgetting.remove_session(conn, scope, session_id))
 
     async def _empty_spool(self, scope: Scope, wanted: Selection) -> None:
         """What hooks kept is stored first, to go with the rest; what cannot be stored goes by the text in it."""
