@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cli_runner import Cli
+from postgres_admin import admin_execute
 from servers import PostgresServer, free_port
 
 QUICK = {"ONLOOKER_STARTUP_WAIT_S": "0.2"}
@@ -116,6 +117,14 @@ def test_a_postgres_that_comes_while_it_is_waited_for_is_used(cli: Cli, own_post
         own_postgres.start()
         assert "Onlooker" in waiting.stdout.readline()
         waiting.terminate()
+
+
+def test_a_postgres_that_gives_no_right_to_make_tables_is_said(cli: Cli, own_postgres: PostgresServer) -> None:
+    admin_execute(own_postgres.url, "CREATE ROLE weak LOGIN PASSWORD 'hidden'")
+    url = own_postgres.url.replace(f"//{own_postgres.user}:{own_postgres.password}", "//weak:hidden")
+    said = refused(cli, ONLOOKER_DATABASE_URL=url)
+    assert "lacks a right" in said
+    assert "hidden" not in said
 
 
 def test_every_wrong_setting_is_named_at_once(cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,54 @@ async def test_a_server_that_was_restarted_is_used_at_once(own_postgres: Postgre
         for ask in asked:
             for _ in range(4):
                 await ask(sleep(0))
+
+
+WEAK, PASSWORD = "onlooker_weak", "weak-secret"
+
+
+@pytest.fixture
+def weak_url(own_postgres: PostgresServer) -> str:
+    """Of a role that may connect to a migrated database, and no more."""
+    admin_execute(own_postgres.url, f"CREATE ROLE {WEAK} LOGIN PASSWORD '{PASSWORD}'")
+    return own_postgres.url.replace(f"//{own_postgres.user}:{own_postgres.password}", f"//{WEAK}:{PASSWORD}")
+
+
+async def refusal(url: str) -> str:
+    """What is said where a database does not let us look at it."""
+    async with open_database(url, timeout_s=2) as database:
+        with pytest.raises(StorageUnavailable) as told:
+            await schema.prepare(database)
+    return str(told.value)
+
+
+async def test_a_right_that_is_missing_is_said(weak_url: str, own_postgres: PostgresServer) -> None:
+    assert "lacks a right" in await refusal(weak_url)
+    async with open_database(own_postgres.url) as database:
+        await schema.prepare(database)
+    assert "lacks a right" in await refusal(weak_url)
+    admin_execute(own_postgres.url, "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+    assert "lacks a right" in await refusal(weak_url)
+
+
+@pytest.mark.parametrize(
+    "right, wrong, said",
+    [
+        ("/postgres", "/nosuch", "no database of this name"),
+        (PASSWORD, "wrong", "this user with this password"),
+        ("127.0.0.1", "nowhere.invalid", "name of its host"),
+    ],
+)
+async def test_what_is_wrong_with_a_url_is_said_in_words(weak_url: str, right: str, wrong: str, said: str) -> None:
+    told = await refusal(weak_url.replace(right, wrong))
+    assert said in told
+    assert PASSWORD not in told
+
+
+async def test_what_does_not_speak_or_listen_is_said_in_words() -> None:
+    with socket.create_server((servers.LOOPBACK, 0)) as silent:  # takes connections and says nothing
+        url = f"postgresql://{servers.LOOPBACK}:{silent.getsockname()[1]}/any"
+        assert "no answer in time" in await refusal(url)
+    assert "Connection refused" in await refusal(url)
 
 
 async def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_told(

@@ -61,9 +61,26 @@ SQLITE_DAMAGED = frozenset({11, 26})
 POSTGRES_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
 """SQLSTATE classes: connection, resources, operator intervention (shutdown), system error."""
 
-POSTGRES_UNAVAILABLE = frozenset({"25006", "25P03", "25P04", "55P03", "40P01", "40001", "3D000", "28000", "28P01"})
+POSTGRES_UNAVAILABLE = frozenset(
+    {"25006", "25P03", "25P04", "55P03", "40P01", "40001", "3D000", "28000", "28P01", "42501"}
+)
 """Read-only, transaction left idle or took too long, lock not available, deadlock, serialisation, no such database,
-no entry for this client, bad password."""
+no entry for this client, bad password, a right is missing."""
+
+POSTGRES_MEANS = {
+    "08P01": "a pooler does not know this user, password or database, or does not reach Postgres; its log says which",
+    "25006": "it takes no writes",
+    "28000": "it does not let this user in from here",
+    "28P01": "it does not take this user with this password",
+    "3D000": "it has no database of this name",
+    "42501": "this user lacks a right there; the owner of the database has all that are needed",
+    "53100": "its disk is full",
+    "53300": "it takes no more connections",
+    "57014": "it ended a statement that took too long",
+    "57P01": "it ended the connection",
+    "57P03": "it is starting or stopping",
+}
+"""What an SQLSTATE means. Postgres' own words name users and databases, and health tells everybody what we say."""
 
 POSTGRES_RETRY = frozenset({"40P01", "40001"})
 
@@ -395,7 +412,8 @@ def unavailable(error: DBAPIError, *, outcome_unknown: bool = False) -> StorageU
 def unavailable_state(state: str, *, outcome_unknown: bool = False) -> StorageUnavailable | None:
     """The same for an SQLSTATE of Postgres."""
     if state[:2] in POSTGRES_UNAVAILABLE_CLASSES or state in POSTGRES_UNAVAILABLE:
-        return StorageUnavailable(f"the database answered SQLSTATE {state}", outcome_unknown=outcome_unknown)
+        meaning = f" ({POSTGRES_MEANS[state]})" if state in POSTGRES_MEANS else ""
+        return StorageUnavailable(f"the database answered SQLSTATE {state}{meaning}", outcome_unknown=outcome_unknown)
     return None
 
 

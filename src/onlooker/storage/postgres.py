@@ -6,6 +6,7 @@ kept on a connection: there the settings are made in each transaction, and state
 
 import asyncio
 import os
+import socket
 import ssl
 import weakref
 from collections.abc import Callable
@@ -285,9 +286,15 @@ def _not_reached(error: Exception) -> StorageUnavailable:
     cause = type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
         cause = f"its certificate is not accepted: {error.verify_message}"
+    elif isinstance(error, TimeoutError):
+        cause = "no answer in time"
+    elif isinstance(error, socket.gaierror):
+        cause = "the name of its host is not known"
     elif isinstance(error, OSError) and error.filename:
         cause = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, ConnectionError) and error.errno is None:
+    elif isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        cause = os.strerror(error.errno)
+    elif isinstance(error, OSError):
         # The driver's own words: that the server does not do TLS, or went away.
         cause = str(error) or cause
     return StorageUnavailable(f"the database cannot be reached: {cause}")
