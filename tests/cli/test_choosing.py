@@ -1,5 +1,7 @@
 """`onlooker modes`, and how a wrong mode or provider ends a start."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,34 @@ def test_a_cap_in_dollars_on_a_model_of_no_known_price_is_told_everywhere(cli: C
     priced = env | {"ONLOOKER_PRICES": '{"novel": {"input": 1, "output": 2, "cached": 0.1}}'}
     assert said not in cli.run("usage", "cap", "--daily-usd", "10", env=priced).err
     assert said not in cli.run("doctor", env=priced).out
+
+
+@pytest.mark.parametrize(
+    "used, line, cost, unpriced",
+    [
+        ({"novel-1": 0}, "no price known", None, ["novel-1"]),
+        ({"novel-1": 0, "gpt-4o": 1_250_000}, "at least $1.2500", 1.25, ["novel-1"]),
+        ({"gpt-4o": 1_250_000}, "$1.2500", 1.25, []),
+        ({}, "$0.0000", 0, []),
+    ],
+)
+def test_a_total_says_where_it_leaves_out_what_a_model_cost(
+    cli: Cli, used: dict[str, int], line: str, cost: float | None, unpriced: list[str]
+) -> None:
+    (project,) = cli.run("projects", "list", "--json").json()["projects"]
+    with closing(sqlite3.connect(cli.home / "onlooker.db")) as database:
+        for model, microusd in used.items():
+            row = (project["teamId"], project["id"], "2026-03-01", "openai", model, 1, 900, 0, 100, microusd)
+            database.execute(
+                "INSERT INTO usage_daily (team_id, project_id, day, provider, model, calls, input_tokens,"
+                " cached_tokens, output_tokens, cost_microusd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+        database.commit()
+    *_, total = cli.succeed("usage").splitlines()
+    assert total.split("\t")[-1] == line
+    told = cli.run("usage", "--json").json()
+    assert (told["total"]["costUsd"], told["unpricedModels"]) == (cost, unpriced)
 
 
 def test_the_doctor_finds_a_models_key_that_others_can_read(cli: Cli) -> None:

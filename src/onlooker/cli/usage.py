@@ -97,13 +97,13 @@ def _show(report: "UseReport", names: "Mapping[str, str]") -> None:
             day.provider,
             day.model,
             *_figures(day.usage.calls, day.usage.input_tokens, day.usage.cached_tokens, day.usage.output_tokens),
-            "no price known" if (cost := report.cost_of(day)) is None else _dollars(cost),
+            _cost(report.cost_of(day)),
         )
         for day in report.days
     ]
     total = report.total
     figures = _figures(total.calls, total.input_tokens, total.cached_tokens, total.output_tokens)
-    rows.append(("total", "", "", "", *figures, _dollars(report.cost_microusd)))
+    rows.append(("total", "", "", "", *figures, _cost(report.cost_microusd, at_least=bool(report.left_out))))
     show_table(("day", "project", "provider", "model", "calls", "in", "of it cached", "out", "cost"), rows)
     for state in report.caps:
         click.echo(_cap_line(state), err=True)
@@ -111,6 +111,12 @@ def _show(report: "UseReport", names: "Mapping[str, str]") -> None:
 
 def _figures(*counts: int) -> tuple[str, ...]:
     return tuple(f"{count:,}" for count in counts)
+
+
+def _cost(microusd: int | None, *, at_least: bool = False) -> str:
+    if microusd is None:
+        return "no price known"
+    return ("at least " if at_least else "") + _dollars(microusd)
 
 
 def _dollars(microusd: int) -> str:

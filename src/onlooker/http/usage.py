@@ -22,20 +22,18 @@ class UsageQuery(Struct, frozen=True, rename="camel"):
 
 
 class UseView(Struct, rename="camel"):
-    """Tokens, calls and cost."""
+    """Tokens, calls and cost; `costUsd` is null where that of nothing in it is known."""
 
     calls: int
     input_tokens: int
     cached_tokens: int
     output_tokens: int
-    cost_usd: float
+    cost_usd: float | None
 
     @classmethod
-    def of(cls, usage: Usage, microusd: int) -> "UseView":
+    def of(cls, usage: Usage, microusd: int | None) -> "UseView":
         """The view of some use."""
-        return cls(
-            usage.calls, usage.input_tokens, usage.cached_tokens, usage.output_tokens, round(microusd / MICRO, 6)
-        )
+        return cls(usage.calls, usage.input_tokens, usage.cached_tokens, usage.output_tokens, _usd(microusd))
 
 
 class DayView(Struct, rename="camel"):
@@ -64,10 +62,14 @@ class CapView(Struct, rename="camel"):
 
 
 class UsageView(Struct, rename="camel"):
-    """Use by day, project and model, the latest day first, in all, and against the caps."""
+    """Use by day, project and model, the latest day first, in all, and against the caps.
+
+    What the `unpricedModels` cost is not known, and not in the total's `costUsd`.
+    """
 
     days: list[DayView]
     total: UseView
+    unpriced_models: list[str]
     caps: list[CapView]
 
     @classmethod
@@ -83,11 +85,16 @@ class UsageView(Struct, rename="camel"):
                 day.usage.input_tokens,
                 day.usage.cached_tokens,
                 day.usage.output_tokens,
-                None if (cost := report.cost_of(day)) is None else round(cost / MICRO, 6),
+                _usd(report.cost_of(day)),
             )
             for day in report.days
         ]
-        return cls(days, UseView.of(report.total, report.cost_microusd), [_cap(state) for state in report.caps])
+        total = UseView.of(report.total, report.cost_microusd)
+        return cls(days, total, report.left_out, [_cap(state) for state in report.caps])
+
+
+def _usd(microusd: int | None) -> float | None:
+    return None if microusd is None else round(microusd / MICRO, 6)
 
 
 def _cap(state: CapState) -> CapView:

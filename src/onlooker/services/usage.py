@@ -31,9 +31,19 @@ class UseReport:
 
     days: Sequence[DayOfUse]
     total: Usage
-    cost_microusd: int
     caps: Sequence[CapState]
     unpriced: frozenset[str]
+
+    @property
+    def cost_microusd(self) -> int | None:
+        """What all of it cost in micro-dollars, without `left_out`; None where nothing else was used."""
+        known = [cost for day in self.days if (cost := self.cost_of(day)) is not None]
+        return sum(known) if known or not self.days else None
+
+    @property
+    def left_out(self) -> list[str]:
+        """The models whose cost, or a part of it, is not known."""
+        return sorted({day.model for day in self.days if self.cost_of(day) is None})
 
     def cost_of(self, day: DayOfUse) -> int | None:
         """What a day's use cost in micro-dollars, None where that is not known."""
@@ -74,7 +84,7 @@ class Spending:
                 total += day.usage
             caps = self._caps(conn, principal, project_id)
             unpriced = frozenset(day.model for day in days if price_of(self._prices, day.model) is None)
-            return UseReport(days, total, sum(day.cost_microusd for day in days), caps, unpriced)
+            return UseReport(days, total, caps, unpriced)
 
         return await self._database.read(look)
 
