@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from asyncpg.types import ServerVersion
 from sqlalchemy import text
 
 import servers
@@ -23,7 +24,7 @@ from onlooker.storage.database import Connection, Database, open_database
 from onlooker.storage.forgetting import Page
 from onlooker.storage.postgres import PostgresDatabase
 from pgbouncer import PgBouncer, pgbouncer
-from postgres_admin import admin_execute, admin_fetch
+from postgres_admin import admin_execute, admin_fetch, with_database
 from servers import PostgresServer, postgres_server
 from waiting import wait_until
 
@@ -167,6 +168,31 @@ async def test_what_does_not_speak_or_listen_is_said_in_words() -> None:
         url = f"postgresql://{servers.LOOPBACK}:{silent.getsockname()[1]}/any"
         assert "no answer in time" in await refusal(url)
     assert "Connection refused" in await refusal(url)
+
+
+async def test_a_postgres_that_is_too_old_is_said(
+    postgres_url: str, bouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncpg.Connection, "get_server_version", lambda _: ServerVersion(14, 9, 0, "final", 0))
+    for url in (postgres_url, bouncer.url):
+        async with open_database(url) as database:
+            with pytest.raises(Misconfigured, match="Postgres 14, and 15 or newer"):
+                await schema.prepare(database)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_character_is_said(
+    postgres_database: str, bouncer: PgBouncer, encoding: str
+) -> None:
+    name = f"narrow_{encoding.lower()}"
+    admin_execute(postgres_database, f"CREATE DATABASE {name} ENCODING {encoding} LOCALE 'C' TEMPLATE template0")
+    try:
+        for url in (postgres_database, bouncer.url):
+            async with open_database(with_database(url, name)) as database:
+                with pytest.raises(Misconfigured, match=f"{encoding}, and UTF8 is needed"):
+                    await schema.prepare(database)
+    finally:
+        admin_execute(postgres_database, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_told(

@@ -40,6 +40,9 @@ TRANSACTION_TIMEOUT_SINCE = 17
 """The version of Postgres that can end whole transactions: also one whose client stopped in the middle of a
 statement, which counts as neither idle nor working."""
 
+OLDEST_VERSION = 15
+"""The first that keeps its statistics over a restart and begins them anew after a crash; see `recovered_at`."""
+
 URL_OPTIONS = frozenset(
     "host port user password dbname database passfile service sslmode sslcert sslkey sslpassword sslrootcert sslcrl "
     "sslnegotiation ssl_min_protocol_version ssl_max_protocol_version target_session_attrs krbsrvname gsslib "
@@ -174,7 +177,7 @@ class PostgresDatabase:
                 async with connection.transaction():
                     pid = await connection.fetchval("SELECT pg_backend_pid()", timeout=timeout_s)
                 is_pooled = pid != connection.get_server_pid()
-                return _Server(is_pooled, connection.get_server_version().major)
+                return _Server(is_pooled, _version(connection))
             finally:
                 await connection.close(timeout=timeout_s)
         except asyncpg.ClientConfigurationError as error:
@@ -278,6 +281,23 @@ def _hosts(url: URL, variable: str) -> Hosts:
         raise Misconfigured(problems)
     named_hosts = each_host(url.set(drivername="postgresql"))
     return Hosts([each.render_as_string(hide_password=False) for each in named_hosts])
+
+
+def _version(connection: Any) -> int:
+    """The major version of a server that can do what is asked of it. Raises `Misconfigured` for any other."""
+    version: int = connection.get_server_version().major
+    encoding = connection.get_settings().server_encoding
+    problems = []
+    if version < OLDEST_VERSION:
+        problems.append(f"ONLOOKER_DATABASE_URL: this is Postgres {version}, and {OLDEST_VERSION} or newer is needed")
+    if encoding != "UTF8":
+        problems.append(
+            f"ONLOOKER_DATABASE_URL: the encoding of the database is {encoding}, and UTF8 is needed: "
+            "createdb --encoding=UTF8 --template=template0"
+        )
+    if problems:
+        raise Misconfigured(problems)
+    return version
 
 
 def _not_reached(error: Exception) -> StorageUnavailable:
