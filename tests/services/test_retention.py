@@ -1,5 +1,7 @@
 """What a project keeps for a number of days goes afterwards, and nothing else does."""
 
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,21 +9,22 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 
 from observed import new_event
 from onlooker.app import App, open_app
 from onlooker.domain.errors import InvalidInput
 from onlooker.domain.models import Observation, Scope, SearchFilter, Team
 from onlooker.host import now_ms
-from onlooker.services import archive
+from onlooker.services import archive, retention
 from onlooker.services.recall import Around, NoteInput
-from onlooker.services.retention import DAY_MS
+from onlooker.services.retention import DAY_MS, Retaining, look_at_clock
 from onlooker.settings import load_settings
 from onlooker.storage import forgetting, recording
 from onlooker.storage.database import Connection
 from onlooker.storage.forgetting import Gone, Page, Selection
-from onlooker.storage.retention import Retention
+from onlooker.storage.retention import Believed, Retention
+from onlooker.storage.tables import schema_info
 from served import Tenant, new_tenant
 
 
@@ -185,3 +188,94 @@ async def test_jobs_of_what_goes_are_cancelled_together(kept: Kept) -> None:
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     assert len(statements) < 100
+
+
+TEN_YEARS_MS = 3_650 * DAY_MS
+
+
+async def move_look(kept: Kept, *, looked_ms: int, believed_ms: int) -> None:
+    """As if the last look had been so much earlier, and the time that it believed."""
+    moved = update(schema_info).values(
+        retention_at=schema_info.c.retention_at - believed_ms,
+        retention_looked_at=schema_info.c.retention_looked_at - looked_ms,
+    )
+    await kept.app.database.tx(lambda conn: conn.execute(moved))
+
+
+@pytest.mark.parametrize("years_ms", [TEN_YEARS_MS, -TEN_YEARS_MS])
+async def test_a_clock_that_leapt_removes_nothing(kept: Kept, years_ms: int) -> None:
+    scope = Scope(kept.ours.team_id, kept.ours.project_id)
+    await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=25, observations_days=25))
+    assert await kept.app.retaining.apply() == 4
+    leapt = Retaining(kept.app.database, kept.app.forget, now_ms=lambda: now_ms() + years_ms)
+    for _ in range(3):
+        assert await leapt.apply() == 0
+    assert await kept.count(kept.ours) == (3, 3)
+
+    await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=15))
+    assert await kept.app.retaining.apply() == 1
+
+
+async def test_after_a_long_absence_a_clock_is_believed_by_and_by(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scope = Scope(kept.ours.team_id, kept.ours.project_id)
+    await kept.app.retaining.apply()
+    await kept.app.retaining.put(kept.ours.principal, scope, Retention(events_days=15))
+    await move_look(kept, looked_ms=40 * DAY_MS, believed_ms=40 * DAY_MS)
+    capsys.readouterr()
+    assert await kept.app.retaining.apply() == 0
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["level"], line["days_not_believed"]) == ("warning", 40)
+    removed = []
+    for _ in range(12):
+        await move_look(kept, looked_ms=DAY_MS, believed_ms=0)
+        removed.append(await kept.app.retaining.apply())
+    assert sum(removed) == 3
+    assert len([each for each in removed if each]) == 3
+
+
+@pytest.mark.parametrize(
+    "looks, told",
+    [
+        ([100, 101, 115], 115),  # off for two weeks
+        ([100, 3_750], 100),  # leapt
+        ([100, 3_750, 3_750.01, 3_750.02], 100.08),  # and started again and again
+        ([100, 3_750, 3_751, 3_752], 108),
+        ([100, 3_750, 101, 102], 102),  # and was set right
+        ([100, 0.1, 101, 102, 103], 103),  # fell back, and was set right
+        ([100, 0.1], 0.1),
+        ([400, *range(100, 176), 500], 175),  # was wrong at first, set right, and leapt
+    ],
+)
+def test_of_a_clock_so_much_is_believed(looks: list[float], told: float) -> None:
+    believed = None
+    now = 0
+    for day in looks:
+        now = int(day * DAY_MS)
+        believed = look_at_clock(believed, now)
+    assert believed is not None
+    assert min(believed.at, now) == pytest.approx(told * DAY_MS)
+
+
+async def test_the_clock_is_looked_at_by_the_hour_and_what_is_old_goes_by_the_day(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "FIRST_AFTER_S", 0.001)
+    monkeypatch.setattr(retention, "LOOK_EVERY_S", 0.001)
+    stop = asyncio.Event()
+    done: list[str] = []
+
+    class Counting(Retaining):
+        async def look(self) -> Believed:
+            done.append("look")
+            return await super().look()
+
+        async def apply(self) -> int:
+            done.append("apply")
+            if done.count("apply") == 3:
+                stop.set()
+            return await super().apply()
+
+    await Counting(kept.app.database, kept.app.forget, now_ms=now_ms).run(stop)
+    assert done == ["apply", "look", *["look"] * 23, "apply", "look", *["look"] * 23, "apply", "look"]

@@ -10,12 +10,16 @@ from onlooker.services.forget import Forget
 from onlooker.storage import accounts, retention
 from onlooker.storage.database import Connection, Database
 from onlooker.storage.forgetting import Selection
-from onlooker.storage.retention import Retention
+from onlooker.storage.retention import Believed, Retention
 from onlooker.telemetry import log
 
 DAY_MS = 86_400_000
 FIRST_AFTER_S = 60.0
-EVERY_S = 86_400.0
+LOOK_EVERY_S = 3_600.0
+LOOKS_A_DAY = 24
+LONGEST_AWAY_MS = 14 * DAY_MS
+CATCH_UP = 4
+"""After a leap of more than `LONGEST_AWAY_MS`, so many days of age are believed for each day that goes by."""
 PAUSE_S = 0.05
 """Between two transactions, so that whoever else writes is never kept waiting for long."""
 
@@ -49,30 +53,64 @@ class Retaining:
 
         await self._database.tx(work)
 
+    async def look(self) -> Believed:
+        """Look at the clock, and keep what is believed of it: see `look_at_clock`. Raises `StorageUnavailable`."""
+
+        def work(conn: Connection) -> Believed:
+            now = retention.wall_clock(conn, self._now_ms())
+            believed = look_at_clock(retention.get_believed(conn), now)
+            retention.put_believed(conn, believed)
+            return believed
+
+        return await self._database.tx(work)
+
     async def apply(self) -> int:
         """Remove what is too old, in every project; how much it was. Raises `StorageUnavailable`; again: goes on."""
         removed = 0
-        now = self._now_ms()
+        believed = await self.look()
+        days = (believed.looked_at - believed.at) // DAY_MS
+        if days > 0:
+            log.warning("the clock leapt ahead; what is too old goes by an earlier time", days_not_believed=days)
+        now = min(believed.at, believed.looked_at)
         for scope, kept in await self._database.read(retention.limited):
             for wanted in selections(kept, now):
                 removed += await self._forget.remove(scope, wanted, pause_s=PAUSE_S)
         return removed
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Apply a minute after the start and then once a day, until `stop`."""
-        wait_s = FIRST_AFTER_S
+        """Apply a minute after the start and then once a day, until `stop`; look at the clock once an hour."""
+        wait_s, looks = FIRST_AFTER_S, 0
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait_s)
             if stop.is_set():
                 return
-            wait_s = EVERY_S
             try:
-                if removed := await self.apply():
+                if looks % LOOKS_A_DAY:
+                    await self.look()
+                elif removed := await self.apply():
                     log.info("removed what was kept long enough", rows=removed)
+                wait_s, looks = LOOK_EVERY_S, looks + 1
             except StorageUnavailable as error:
                 log.warning("cannot remove what was kept long enough yet", reason=str(error))
                 wait_s = FIRST_AFTER_S
+
+
+def look_at_clock(before: Believed | None, now: int) -> Believed:
+    """What is believed of a clock that says `now`, in epoch milliseconds, after what was believed at the last look.
+
+    A clock that leapt ahead by years would make everything too old. Whether it leapt or the machine was off for long
+    cannot be told, and nothing is lost by waiting: such a look changes nothing, and from then on what is believed moves
+    towards the clock, at most `CATCH_UP` times as fast as time. That leaves somebody days to set the clock right. Nor is
+    one that falls back believed at once: else it would have leapt when it is set right.
+    """
+    if before is None:
+        return Believed(now, now)
+    since = now - before.looked_at
+    if not 0 <= since <= LONGEST_AWAY_MS:
+        return Believed(before.at, now)
+    step = CATCH_UP * since
+    return Believed(max(before.at - step, min(now, before.at + step)), now)
 
 
 def selections(kept: Retention, now: int) -> list[Selection]:

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from onlooker.domain.models import Scope
+from onlooker.storage import dialect
 from onlooker.storage.database import Connection
-from onlooker.storage.tables import retention
+from onlooker.storage.tables import retention, schema_info
 from onlooker.storage.tenancy import belongs
+
+LOOK_LOCK = "onlooker.retention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,31 @@ class Retention:
 
     events_days: int | None = None
     observations_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """The time by which ages are told, and what the clock said when it was last looked at; epoch milliseconds."""
+
+    at: int
+    looked_at: int
+
+
+def get_believed(conn: Connection) -> Believed | None:
+    """What was believed at the last look, None before the first; nobody else looks until the transaction ends."""
+    dialect.lock_keys(conn, [LOOK_LOCK])
+    row = conn.execute(select(schema_info.c.retention_at, schema_info.c.retention_looked_at)).one()
+    return None if row.retention_at is None else Believed(row.retention_at, row.retention_looked_at)
+
+
+def put_believed(conn: Connection, believed: Believed) -> None:
+    """Keep what is believed for the next look."""
+    conn.execute(update(schema_info).values(retention_at=believed.at, retention_looked_at=believed.looked_at))
+
+
+def wall_clock(conn: Connection, own_ms: int) -> int:
+    """The time that people set: that of Postgres, which is one for all its clients, else this machine's."""
+    return own_ms if dialect.is_sqlite(conn) else dialect.read_clock(conn)
 
 
 def get(conn: Connection, scope: Scope) -> Retention:

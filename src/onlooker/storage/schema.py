@@ -9,7 +9,7 @@ from onlooker.domain.errors import Misconfigured
 from onlooker.storage import dialect, tables
 from onlooker.storage.database import Connection, Database, SqliteDatabase
 
-SCHEMA_VERSION = "0014"
+SCHEMA_VERSION = "0015"
 """The newest migration. A database that has it needs no Alembic, whose import costs a start 44 ms."""
 
 OLDEST_CODE = "0.1.0"

@@ -77,9 +77,12 @@ schema_info = Table(
     Column("oldest_code", Text, nullable=False),
     Column("boot", Text),
     Column("clock_offset_ms", BigInteger),
+    Column("retention_at", BigInteger),
+    Column("retention_looked_at", BigInteger),
     CheckConstraint("id = 1", name="single"),
 )
-"""One row: the schema's version, the oldest code that may run on it, and (SQLite) what `database_clock` keeps."""
+"""One row: the schema's version, the oldest code that may run on it, (SQLite) what `database_clock` keeps, and how far
+`storage.retention` believes the clock, which it looked at then."""
 
 teams = Table(
     "teams",
