@@ -101,8 +101,8 @@ def look_at_clock(before: Believed | None, now: int) -> Believed:
 
     A clock that leapt ahead by years would make everything too old. Whether it leapt or the machine was off for long
     cannot be told, and nothing is lost by waiting: such a look changes nothing, and from then on what is believed moves
-    towards the clock, at most `CATCH_UP` times as fast as time. That leaves somebody days to set the clock right. Nor is
-    one that falls back believed at once: else it would have leapt when it is set right.
+    towards the clock, at most `CATCH_UP` times as fast as time. That leaves somebody days to set the clock right. Nor
+    is one that falls back believed at once: else it would have leapt when it is set right.
     """
     if before is None:
         return Believed(now, now)
