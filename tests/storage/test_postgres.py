@@ -18,7 +18,7 @@ from certificates import Authority, new_authority
 from observed import new_scope
 from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.domain.models import Draft, NewObservation, ObservationKind
-from onlooker.storage import dialect, forgetting, observations, schema
+from onlooker.storage import dialect, forgetting, notices, observations, schema
 from onlooker.storage.changes import watch_changes
 from onlooker.storage.database import Connection, Database, open_database
 from onlooker.storage.forgetting import Page
@@ -275,6 +275,43 @@ class TestPgBouncer:
                 )
                 await changes.close()
             assert bool(listeners) == bool(direct_url)
+
+    async def test_a_way_past_the_pooler_that_leads_elsewhere_is_said(
+        self,
+        bouncer: PgBouncer,
+        postgres_url: str,
+        postgres_database_prepared: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(notices, "CONNECT_TIMEOUT_S", 0.5)
+        nowhere = f"postgresql://x:hidden@{servers.LOOPBACK}:1/any"
+        for direct_url, reason in (
+            (nowhere, "Connection refused"),
+            (postgres_url, "leads to another database"),
+            (bouncer.url, "leads to another database or to a pooler"),
+        ):
+            async with open_database(bouncer.url, direct_url=direct_url) as database:
+                changes = watch_changes(database, "onlooker_test", own="us", on_change=lambda: None)
+                changes.start()
+                said = ""
+
+                def is_said() -> bool:
+                    nonlocal said
+                    said += capsys.readouterr().err
+                    return "cannot listen for work" in said
+
+                await wait_until(is_said)
+                await asyncio.sleep(0.5)
+                await changes.close()
+            said += capsys.readouterr().err
+            assert said.count("cannot listen for work") == 1
+            assert "ONLOOKER_DATABASE_DIRECT_URL: " in said
+            assert reason in said
+            assert "hidden" not in said
+        with pytest.raises(StorageUnavailable, match="ONLOOKER_DATABASE_DIRECT_URL: the database cannot be reached"):
+            async with open_database(bouncer.url, direct_url=nowhere) as database:
+                await database.alone(settings_of)
 
     async def test_a_pooler_that_was_restarted_is_used_again(self, bouncer: PgBouncer) -> None:
         async with open_database(bouncer.url, timeout_s=2) as database:

@@ -7,9 +7,10 @@ import asyncpg
 
 
 class Hosts:
-    """Connects to the host that takes calls: the one that did last is asked first."""
+    """Connects to the host that takes calls: the one that did last is asked first. `variable` names them."""
 
-    def __init__(self, dsns: Sequence[str]) -> None:
+    def __init__(self, dsns: Sequence[str], variable: str) -> None:
+        self.variable = variable
         self._dsns = dsns
         self._last = 0
 

@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import asyncpg
+from sqlalchemy import func, literal, select
 
 from onlooker.domain.errors import StorageUnavailable
 from onlooker.storage.database import Database
-from onlooker.storage.postgres import PostgresDatabase
+from onlooker.storage.hosts import Hosts
+from onlooker.storage.postgres import NOT_CONNECTED, PostgresDatabase, not_connected
+from onlooker.telemetry import log
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
@@ -19,7 +21,7 @@ LONGEST_RECONNECT_S = 5.0
 ASK_EVERY_S = 1.0
 """Behind a pooler nothing can be listened to: whoever waits looks for itself this often."""
 
-_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailable)
+_GONE = (*NOT_CONNECTED, StorageUnavailable)
 
 
 class Notices:
@@ -37,6 +39,8 @@ class Notices:
         self._on_change = on_change
         self._listening: asyncio.Task[None] | None = None
         self._is_awaited = False
+        self._heard_own = asyncio.Event()
+        self._has_warned = False
 
     def start(self) -> None:
         """Listen from now until `close`, connecting again whenever the connection is lost."""
@@ -61,8 +65,8 @@ class Notices:
     async def _listen(self) -> None:
         delay_s = FIRST_RECONNECT_S
         while True:
-            # Where the server is away, the calls that need it say so; here it is only asked again.
-            with contextlib.suppress(*_GONE):
+            hosts = None
+            try:
                 hosts = await self._database.listening_hosts()
                 if hosts is None:
                     return await self._ask_again_and_again()
@@ -75,6 +79,8 @@ class Notices:
                 finally:
                     with contextlib.suppress(*_GONE):
                         await connection.close(timeout=CLOSE_TIMEOUT_S)
+            except _GONE as error:
+                await self._warn(hosts, error)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnects, keeps no secret
             delay_s = min(2 * delay_s, LONGEST_RECONNECT_S)
 
@@ -89,8 +95,37 @@ class Notices:
         connection.add_termination_listener(lambda _connection: lost.set())
         await asyncio.wait_for(connection.add_listener(self._channel, self._hear), CONNECT_TIMEOUT_S)
         self._on_change()
+        await self._require_own()
+        self._has_warned = False
         await lost.wait()
 
+    async def _require_own(self) -> None:
+        """Notify ourselves, and hear it. Raises `StorageUnavailable` where the two are not of one database."""
+        self._heard_own.clear()
+        notify = select(func.pg_notify(self._channel, self._own))
+        await self._database.tx(lambda conn: conn.execute(notify), durable=False)
+        try:
+            await asyncio.wait_for(self._heard_own.wait(), CONNECT_TIMEOUT_S)
+        except TimeoutError as error:
+            raise StorageUnavailable(
+                "what is notified is not heard: it leads to another database or to a pooler"
+            ) from error
+
+    async def _warn(self, hosts: Hosts | None, error: Exception) -> None:
+        """Say once that nothing is heard. Where the database itself is away, the calls that need it say so."""
+        if self._has_warned or hosts is None:
+            return
+        with contextlib.suppress(StorageUnavailable):
+            await self._database.read(lambda conn: conn.execute(select(literal(1))))
+            self._has_warned = True
+            reason = error if isinstance(error, StorageUnavailable) else not_connected(error) or type(error).__name__
+            log.warning(
+                "cannot listen for work: it is found by looking, a second or two later",
+                reason=f"{hosts.variable}: {reason}",
+            )
+
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        if payload != self._own:
+        if payload == self._own:
+            self._heard_own.set()
+        else:
             self._on_change()

@@ -54,6 +54,9 @@ URL_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 
 APPLICATION = "onlooker"
 
+NOT_CONNECTED = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What the driver raises where it gets no connection, or loses it."""
+
 NO_STATEMENT_CACHE = {"statement_cache_size": 0}
 """A statement with a name would be looked for on a connection that never saw it, or found made by somebody else."""
 
@@ -125,6 +128,10 @@ class PostgresDatabase:
         engine = self._engine(hosts, _Server(is_pooled, server.version), synchronous_commit="on", is_unbounded=True)
         try:
             return await self._transact(engine, work)
+        except StorageUnavailable as error:
+            if self._direct is None:
+                raise
+            raise StorageUnavailable(f"{hosts.variable}: {error}", outcome_unknown=error.outcome_unknown) from error
         finally:
             await engine.dispose()
 
@@ -182,10 +189,8 @@ class PostgresDatabase:
                 await connection.close(timeout=timeout_s)
         except asyncpg.ClientConfigurationError as error:
             raise Misconfigured([f"ONLOOKER_DATABASE_URL: {error}"]) from error
-        except asyncpg.PostgresError as error:
-            raise dialect.unavailable_state(error.sqlstate or "") or error from error
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-            raise _not_reached(error) from error
+        except NOT_CONNECTED as error:
+            raise not_connected(error) or error from error
 
     async def _transact(self, engine: AsyncEngine, work: Callable[[Connection], T], *, is_written: bool = True) -> T:
         for last_try in (False, True):
@@ -280,7 +285,7 @@ def _hosts(url: URL, variable: str) -> Hosts:
     if problems:
         raise Misconfigured(problems)
     named_hosts = each_host(url.set(drivername="postgresql"))
-    return Hosts([each.render_as_string(hide_password=False) for each in named_hosts])
+    return Hosts([each.render_as_string(hide_password=False) for each in named_hosts], variable)
 
 
 def _version(connection: Any) -> int:
@@ -298,6 +303,13 @@ def _version(connection: Any) -> int:
     if problems:
         raise Misconfigured(problems)
     return version
+
+
+def not_connected(error: Exception) -> StorageUnavailable | None:
+    """What one of `NOT_CONNECTED` means; None for a refusal of another kind."""
+    if isinstance(error, asyncpg.PostgresError):
+        return dialect.unavailable_state(error.sqlstate or "")
+    return _not_reached(error)
 
 
 def _not_reached(error: Exception) -> StorageUnavailable:
