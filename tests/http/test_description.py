@@ -66,7 +66,7 @@ class Seeded:
             case.query["projectId"] = self.project_id
         if case.method == "DELETE" and "observation_id" in case.path_parameters:
             case.path_parameters["observation_id"] = self.note()
-        if case.path.endswith("/memory"):
+        if case.path.endswith(("/memory", "/retention")):
             case.path_parameters["project_id"] = self.purged_project_id
         for body in case.body if isinstance(case.body, list) else [case.body]:
             if isinstance(body, dict) and "projectId" in body:

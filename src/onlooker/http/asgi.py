@@ -20,6 +20,7 @@ from onlooker.http import (
     openapi,
     page,
     recall,
+    retention,
     sessions,
     usage,
 )
@@ -37,6 +38,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *observations.OPERATIONS,
     *recall.OPERATIONS,
     *forget.OPERATIONS,
+    *retention.OPERATIONS,
     *feedback.OPERATIONS,
     *context.OPERATIONS,
     *jobs.OPERATIONS,

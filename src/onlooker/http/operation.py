@@ -26,6 +26,7 @@ from onlooker.services.injecting import Injecting
 from onlooker.services.jobs import Jobs
 from onlooker.services.live import JobWaiters
 from onlooker.services.recall import Recall
+from onlooker.services.retention import Retaining
 from onlooker.services.usage import Spending
 from onlooker.settings import Settings
 from onlooker.storage.database import Database
@@ -54,6 +55,8 @@ class Services(Protocol):
     def recall(self) -> Recall: ...
     @property
     def forget(self) -> Forget: ...
+    @property
+    def retaining(self) -> Retaining: ...
     @property
     def jobs(self) -> Jobs: ...
     @property
