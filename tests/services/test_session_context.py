@@ -126,7 +126,16 @@ async def test_what_is_open_what_was_done_and_what_was_decided_is_told_once_with
     assert lines[5] == f"- src/money.py: Rounded ({changed})"
     assert made.text == f"<onlooker-context>\n{made.markdown}\n</onlooker-context>"
     assert made.tokens == estimate_tokens(made.text)
+    assert made.note_ids == (late, other, gotcha, decided, changed)
     assert made == await memory.contexts.of_project(memory.scope)
+
+
+async def test_a_note_that_shares_the_line_of_its_file_is_among_those_told(memory: Memory) -> None:
+    older = await memory.note(ObservationKind.CHANGE, "Rounded", at=1, files_modified=("src/money.py",))
+    newer = await memory.note(ObservationKind.CHANGE, "Renamed", at=2, files_modified=("src/money.py",))
+    made = await memory.contexts.of_project(memory.scope)
+    assert lines_of(made.text) == [f"- src/money.py: Renamed; Rounded ({newer})"]
+    assert made.note_ids == (newer, older)
 
 
 async def test_what_is_hidden_or_superseded_is_not_told(memory: Memory) -> None:

@@ -21,7 +21,10 @@ class SessionContextQuery(Struct, rename="camel", frozen=True):
 
 
 class SessionContextView(Struct, rename="camel"):
-    """`text` for a model, `markdown` for a person, and what the text costs; empty where there is nothing to tell."""
+    """`text` for a model, `markdown` for a person, what the text costs, and the notes that it tells of, in their order.
+
+    Empty where there is nothing to tell.
+    """
 
     text: str
     markdown: str

@@ -41,7 +41,7 @@ HEAD = (
 class SessionContext:
     """`markdown` is for a person, `text` the same marked for a model; both empty where there is nothing to tell.
 
-    `tokens` is what `text` costs, never more than the budget; `note_ids` are the notes that have a line of their own.
+    `tokens` is what `text` costs, never more than the budget; `note_ids` are the notes that it tells of, in order.
     """
 
     text: str = ""
@@ -50,14 +50,28 @@ class SessionContext:
     note_ids: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the text, the ids of the notes that it tells of, and whether it is the one line of its one note."""
+
+    text: str
+    note_ids: tuple[str, ...] = ()
+    is_own: bool = False
+
+    @property
+    def marks(self) -> set[str]:
+        """What no other line may have."""
+        return {self.text, *self.note_ids} if self.is_own else {self.text}
+
+
 @dataclass(slots=True)
 class _Part:
-    """A part of the text: its title, its share of the budget in percent, and its lines, each with its note's id."""
+    """A part of the text: its title, its share of the budget in percent, and its lines."""
 
     title: str
     share: int
-    lines: list[tuple[str, str]]
-    taken: list[tuple[str, str]] = field(default_factory=list)
+    lines: list[_Line]
+    taken: list[_Line] = field(default_factory=list)
 
 
 class SessionContexts:
@@ -120,7 +134,7 @@ def _parts_of_session(own: Sequence[Observation], asked: Sequence[Prompt]) -> li
     """What a session did: what was asked, what came of it, and single notes, each the latest first."""
     turns = [note for note in own if note.kind is ObservationKind.SUMMARY]
     single = [note for note in own if note.kind is not ObservationKind.SUMMARY]
-    prompts = [(f"- {_clip(prompt_text(prompt))}", "") for prompt in reversed(asked)]
+    prompts = [_Line(f"- {_clip(prompt_text(prompt))}") for prompt in reversed(asked)]
     return [
         _Part("What was asked in this session before it was compacted", 15, prompts),
         _Part("What it came to", 35, [_summed_up(note) for note in turns]),
@@ -161,28 +175,29 @@ def _fact(note: Observation, *names: str) -> str:
     return ""
 
 
-def _open_steps(summaries: Sequence[Observation]) -> Iterator[tuple[str, str]]:
+def _open_steps(summaries: Sequence[Observation]) -> Iterator[_Line]:
     found: set[str] = set()
     for note in summaries:
         left = _fact(note, "next_steps")
         if left and left not in found and len(found) < MOST_OPEN:
             found.add(left)
-            yield f"- {_clip(left)} ({moment(note.occurred_at)}, {note.id})", ""
+            yield _Line(f"- {_clip(left)} ({moment(note.occurred_at)}, {note.id})", (note.id,))
 
 
-def _summed_up(note: Observation) -> tuple[str, str]:
+def _summed_up(note: Observation) -> _Line:
     outcome = _fact(note, "completed", "learned") or note.narrative
     told = f"{note.title}: {outcome}" if outcome and outcome != note.title else note.title
-    return f"- {moment(note.occurred_at)} {_clip(told)} ({note.id})", note.id
+    return _Line(f"- {moment(note.occurred_at)} {_clip(told)} ({note.id})", (note.id,), is_own=True)
 
 
-def _told(note: Observation) -> tuple[str, str]:
+def _told(note: Observation) -> _Line:
     more = next(iter(note.facts), "") or note.narrative
     told = f"{note.title}: {more}" if more and more != note.title else note.title
-    return f"- {moment(note.occurred_at)} {note.type_shown}: {_clip(told)} ({note.id})", note.id
+    text = f"- {moment(note.occurred_at)} {note.type_shown}: {_clip(told)} ({note.id})"
+    return _Line(text, (note.id,), is_own=True)
 
 
-def _by_file(latest: Sequence[Observation], told: set[str]) -> Iterator[tuple[str, str]]:
+def _by_file(latest: Sequence[Observation], told: set[str]) -> Iterator[_Line]:
     """Files that were changed, the latest first, each with what was done to it last."""
     files: dict[str, list[Observation]] = {}
     for note in latest:
@@ -192,8 +207,10 @@ def _by_file(latest: Sequence[Observation], told: set[str]) -> Iterator[tuple[st
             if path in files or len(files) < MOST_FILES:
                 files.setdefault(path, []).append(note)
     for path, notes in files.items():
-        titles = "; ".join(dict.fromkeys(_clip(note.title, LONGEST_LINE // 3) for note in notes[:NOTES_OF_FILE]))
-        yield f"- {_clip(path, LONGEST_LINE // 2)}: {titles} ({notes[0].id})", ""
+        last = notes[:NOTES_OF_FILE]
+        titles = "; ".join(dict.fromkeys(_clip(note.title, LONGEST_LINE // 3) for note in last))
+        text = f"- {_clip(path, LONGEST_LINE // 2)}: {titles} ({last[0].id})"
+        yield _Line(text, tuple(note.id for note in last))
 
 
 def _clip(text: str, length: int = LONGEST_LINE) -> str:
@@ -224,31 +241,33 @@ def _fitted(parts: Sequence[_Part], project: str, budget: int) -> SessionContext
         if last is None:
             return SessionContext()
         if tokens <= budget:
-            ids = tuple(note_id for part in parts for _, note_id in part.taken if note_id)
-            return SessionContext(text, markdown, tokens, ids)
+            ids = dict.fromkeys(note_id for part in parts for line in part.taken for note_id in line.note_ids)
+            return SessionContext(text, markdown, tokens, tuple(ids))
         last.taken.pop()
 
 
 def _take(part: _Part, allowed: float, seen: set[str]) -> float:
     """Move lines that fit from the part's lines to what is taken; what is left of the room."""
-    left: list[tuple[str, str]] = []
-    for line, note_id in part.lines:
-        if line in seen or (note_id and note_id in seen):
+    left: list[_Line] = []
+    for line in part.lines:
+        if line.marks & seen:
             continue
-        cost = estimate_tokens(line + "\n")
+        cost = estimate_tokens(line.text + "\n")
         if cost <= allowed and not left:
             allowed -= cost
-            part.taken.append((line, note_id))
-            seen |= {line, note_id} if note_id else {line}
+            part.taken.append(line)
+            seen |= line.marks
         else:
-            left.append((line, note_id))
+            left.append(line)
     part.lines = left
     return allowed
 
 
 def _laid_out(project: str, parts: Sequence[_Part], *, empty: bool = False) -> str:
     blocks = [f"# {_clip(project, 80)}: what was so far", HEAD]
-    blocks += ["\n".join([f"## {part.title}", *(() if empty else (line for line, _ in part.taken))]) for part in parts]
+    blocks += [
+        "\n".join([f"## {part.title}", *(() if empty else (line.text for line in part.taken))]) for part in parts
+    ]
     return "\n\n".join(blocks)
 
 
