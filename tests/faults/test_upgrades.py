@@ -13,19 +13,37 @@ from onlooker.storage import schema
 from postgres_admin import admin_fetch
 
 ROOT = Path(__file__).parent.parent.parent
-EARLIER = "99ab03714c65084cb7fbf7b3c34ef1e7d858ad24"
-"""A checkout of this minor version whose schema is older: 0003."""
+EARLIER = {
+    "sql": "99ab03714c65084cb7fbf7b3c34ef1e7d858ad24",
+    "bullmq": "e5ffcee7abdafcd79afaeed5027afeb5b8154605",
+}
+"""A checkout of this minor version for each queue: one whose schema is older (0003), and the first with this queue."""
 
 STARTERS = 8
 SESSIONS, EACH = 4, 3
 CREATED = 201
 
 
+@pytest.fixture(params=["sql", "bullmq"])
+def queue(request: pytest.FixtureRequest) -> str:
+    """Each queue that a team may choose."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def earlier(tmp_path: Path) -> Path:
+def settings(request: pytest.FixtureRequest, queue: str) -> dict[str, str]:
+    """Those of the queue."""
+    if queue == "sql":
+        return {}
+    return {"ONLOOKER_QUEUE_ENGINE": queue, "ONLOOKER_REDIS_URL": request.getfixturevalue("redis_database")}
+
+
+@pytest.fixture
+def earlier(tmp_path: Path, queue: str) -> Path:
     """The sources of an earlier checkout."""
     packed = subprocess.run(
-        ["git", "-c", "safe.directory=*", "archive", EARLIER, "src"], cwd=ROOT, capture_output=True, check=False
+        ["git", "-c", "safe.directory=*", "archive", EARLIER[queue], "src"], cwd=ROOT, capture_output=True, check=False
     )
     if packed.returncode:
         pytest.fail(f"the history is not here ({packed.stderr.decode().strip()}): git fetch --unshallow", pytrace=False)
@@ -40,19 +58,22 @@ def installed(url: str) -> str:
     return version
 
 
-def test_newer_processes_come_while_the_older_go_on(tmp_path: Path, postgres_database: str, earlier: Path) -> None:
+def test_newer_processes_come_while_the_older_go_on(
+    tmp_path: Path, postgres_database: str, settings: dict[str, str], earlier: Path
+) -> None:
     url = postgres_database
-    with deployment(tmp_path / "old", url, PYTHONPATH=str(earlier)) as old:
+    with deployment(tmp_path / "old", url, PYTHONPATH=str(earlier), **settings) as old:
         old.wait_until_begun(old.serve("--no-worker"), old.work())
         old.post_sessions(SESSIONS, EACH)
         before = installed(url)
-        with deployment(tmp_path / "new", url) as new:
+        with deployment(tmp_path / "new", url, **settings) as new:
             new.wait_until_begun(new.serve("--no-worker"), new.work())
             for number in range(EACH, 3 * EACH):
                 taking = old if number % 2 else new
                 assert taking.post([taking.event(session, number) for session in range(SESSIONS)]) == CREATED
             new.wait_until_settled()
             new.assert_observed(dict.fromkeys(range(SESSIONS), 3 * EACH))
+            new.wait_for_no_messages()
     assert before < schema.SCHEMA_VERSION == installed(url)
 
 
