@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from observed import new_event, new_scope, store, terms_of
 from onlooker.domain.batching import EVENT_TOKENS, Batching, GenerationPolicy
@@ -44,7 +44,7 @@ from onlooker.storage import accounts, jobs, observations, sessions, spending
 from onlooker.storage.database import Connection, Database, open_database
 from onlooker.storage.search import search
 from onlooker.storage.spending import JobSpent, ModelSpent
-from onlooker.storage.tables import observation_generation_job_events
+from onlooker.storage.tables import agent_events, observation_generation_job_events
 from onlooker.worker import Worker
 from waiting import wait_until
 
@@ -651,6 +651,112 @@ async def test_a_batch_of_no_session_that_is_larger_than_a_call_is_asked_about_i
     found = await database.read(lambda conn: observations.observations_of_job(conn, scope, made[0].id))
     assert len(found) == 5
     assert (await read(database, made[0])).calls == 3
+
+
+async def batch_of(database: Database, count: int, scope: Scope | None = None) -> Job:
+    """The one job of so many events that belong to no session."""
+    of = scope or await new_scope(database)
+    return (await store(database, *(new_event(of, None, batch="b") for _ in range(count))))[0]
+
+
+async def test_a_cap_that_is_reached_between_two_calls_of_a_job_stops_it_and_what_was_paid_is_not_paid_again(
+    database: Database,
+) -> None:
+    job = await batch_of(database, 10)
+    provider = PaidProvider(longest_run=2)
+    principal = Principal(job.team_id, None, None, frozenset())
+    async with rig(database, provider, project_caps=DefaultCaps(daily_tokens=3_000)) as it:
+        await it.outbox.publish([job])
+        await it.work(lambda: is_held(database, job))
+        assert [len(events) for events in provider.asked_about] == [2, 2, 2]
+        held = await read(database, job)
+        assert (held.held_reason, held.attempts, held.calls) == (
+            "the project's daily cap of 3,000 tokens is reached",
+            0,
+            3,
+        )
+
+        higher = Cap(job.project_id, Period.DAY, "tokens", 1_000_000)
+        await database.tx(lambda conn: spending.set_cap(conn, job.team_id, higher))
+        await it.jobs.resume(principal)
+        await it.work(lambda: all_settled(database, [job]))
+    about = [event for events in provider.asked_about for event in events]
+    assert len(about) == len(set(about)) == 10
+    found = await database.read(lambda conn: observations.observations_of_job(conn, job.scope, job.id))
+    assert sorted(note.title for note in found) == sorted(f"note of {event}" for event in about)
+    told = await read(database, job)
+    assert (told.status, told.calls, told.cost_microusd) == (JobStatus.COMPLETED, 5, 5 * COST_MICROUSD)
+
+
+async def test_a_cap_stops_a_run_whose_answers_are_cut_again_and_again(database: Database) -> None:
+    made = await session_of(database, 8)
+
+    async def cut(_request: GenerationRequest) -> GenerationAnswer:
+        raise paid(TooLong("the answer was cut"))
+
+    provider = PaidProvider(cut)
+    async with rig(database, provider, team_caps=DefaultCaps(daily_tokens=2_000)) as it:
+        await it.outbox.publish(made)
+        await it.work(lambda: is_held(database, made[0]))
+    assert [len(events) for events in provider.asked_about] == [8, 4]
+    told = [await read(database, job) for job in made]
+    assert {(job.status, job.attempts, job.failures) for job in told} == {(JobStatus.QUEUED, 0, 0)}
+    assert sum(job.calls for job in told) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [Busy("no answer", retry_after_s=0.01), Unreadable("prose")], ids=["outage", "failure"]
+)
+async def test_a_job_of_several_calls_goes_on_where_one_of_them_failed(
+    database: Database, error: ProviderError
+) -> None:
+    job = await batch_of(database, 6)
+
+    async def fail_second(request: GenerationRequest) -> GenerationAnswer:
+        if len(provider.asked) == 2:
+            raise error
+        return one_note_an_event(request)
+
+    provider = PaidProvider(fail_second, longest_run=2)
+    async with rig(database, provider) as it:
+        await it.finish(job)
+    first, failed, again, last = provider.asked_about
+    assert failed == again
+    assert len({*first, *again, *last}) == 6
+    assert (await read(database, job)).calls == 3
+
+
+async def test_what_was_left_of_a_job_is_asked_about_anew_where_one_of_its_events_is_gone(database: Database) -> None:
+    job = await batch_of(database, 6)
+
+    async def fail_second(request: GenerationRequest) -> GenerationAnswer:
+        if len(provider.asked) == 2:
+            gone = provider.asked[0].events[0].id
+            await database.tx(lambda conn: conn.execute(delete(agent_events).where(agent_events.c.id == gone)))
+            raise Busy("no answer", retry_after_s=0.01)
+        return one_note_an_event(request)
+
+    provider = PaidProvider(fail_second, longest_run=2)
+    async with rig(database, provider) as it:
+        await it.finish(job)
+    gone = provider.asked[0].events[0].id
+    assert [len(events) for events in provider.asked_about] == [2, 2, 2, 2, 1]
+    found = await database.read(lambda conn: observations.observations_of_job(conn, job.scope, job.id))
+    assert len(found) == 5
+    assert f"note of {gone}" not in {note.title for note in found}
+
+
+async def test_a_model_that_does_not_answer_about_all_is_asked_about_fewer_at_once(database: Database) -> None:
+    job = await batch_of(database, 12)
+
+    async def cut(request: GenerationRequest) -> GenerationAnswer:
+        whole = one_note_an_event(request)
+        return replace(whole, drafts=whole.drafts[:2], answered=2) if len(request.events) > 2 else whole
+
+    provider = PaidProvider(cut, longest_run=8)
+    async with rig(database, provider) as it:
+        await it.finish(job)
+    assert [len(events) for events in provider.asked_about] == [8, 2, 2, 2, 2, 2]
 
 
 async def test_a_modes_own_type_is_stored_shown_and_found(database: Database) -> None:

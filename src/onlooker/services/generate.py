@@ -5,7 +5,7 @@
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onlooker.domain.errors import (
     Busy,
@@ -39,8 +39,8 @@ Chore = Callable[[Job], Awaitable[bool]]
 What it has done stays done: it is called again for the same job, in this process or another. Raises `ProviderError`.
 """
 
-Uses = list[ModelUse]
-"""What the calls of a run used so far, each added as soon as it is known."""
+MOST_KEPT = 16
+"""Jobs of several calls of which the answers so far are kept."""
 
 
 class Defect(ProviderError):
@@ -48,6 +48,28 @@ class Defect(ProviderError):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, retryable=True)
+
+
+class _CapReached(Exception):
+    """A cap was reached while a run made its calls."""
+
+
+@dataclass(slots=True)
+class Bill:
+    """What the calls of a run used, each added as soon as it is known; `stored` says how often it was stored so far."""
+
+    uses: list[ModelUse] = field(default_factory=list)
+    stored: int = 0
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What was answered of a job of several calls: of which events, about how many of them, and how many a call has."""
+
+    event_ids: tuple[str, ...]
+    longest: int
+    answered: int = 0
+    drafts: list[Draft] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +104,7 @@ class Generate:
         self._prices = prices or {}
         self._language = language
         self._mode = mode
+        self._parts: dict[str, _Parts] = {}
         self.runs = Runs(database, terms, now_ms=now_ms, quiet=self._chores.keys())
 
     async def ready(self) -> None:
@@ -107,19 +130,23 @@ class Generate:
         the outcome could not be stored while the lease lived. A defect in a provider or in what it answered is the
         job's own failure: it is tried again and then dead-lettered, and the worker lives on.
         """
-        spent: Uses = []
+        bill = Bill()
         try:
             if run.material is None:
                 return await self._run_chore(run.taken, self._chores[run.taken.head.kind])
-            return await self._run(run, run.material, spent)
+            return await self._run(run, run.material, bill)
+        except _CapReached:
+            # Whoever takes it next holds it until the cap's time is over.
+            await self.runs.let_go(run.taken, reason="a cap was reached between two calls")
+            return Ended(0)
         except (ClaimLost, StorageUnavailable):
             raise
         except Exception as defect:  # noqa: BLE001 - see above; it is logged with its place
             name = type(defect).__name__
             log.warning("defect in a job", job=run.taken.head.id, error=name, where=place_of(defect))
-            return await self._settle(run.taken, Defect(name), spent)
+            return await self._settle(run.taken, Defect(name), bill)
 
-    async def _run(self, run: Run, material: Material, spent: Uses) -> Ended:
+    async def _run(self, run: Run, material: Material, bill: Bill) -> Ended:
         """Ask for as many of the run's events as fit, fewer where they do not; what was not asked about goes back."""
         count = self._fitting(run.taken, material)
         limit: int | None = None
@@ -129,61 +156,84 @@ class Generate:
             if not material.folded.told:
                 reason = "nothing but looking around" if material.events else "its events are gone"
                 nothing = GenerationAnswer((), skip_reason=reason)
-                return await self._store(run.taken, material, nothing, spent, count=len(run.taken.jobs))
+                return await self._store(run.taken, material, nothing, bill, count=len(run.taken.jobs))
             asked = material.told
             ask = self._ask_in_parts if material.head.kind is JobKind.EVENT_BATCH else self._ask
             try:
-                answer = await ask(material, asked, spent, limit=limit)
+                answer = await ask(run.taken, material, asked, bill, limit=limit)
             except TooLong as error:
                 if len(run.taken.jobs) > 1:
                     count = len(run.taken.jobs) // 2
                 elif len(asked) > 1 and (limit is None or limit > SMALLEST_INPUT):
                     limit = (limit or self._provider.input_budget) // 2
                 else:
-                    return await self._settle(run.taken, error, spent, final=True)
+                    return await self._settle(run.taken, error, bill, final=True)
             except ProviderError as error:
-                return await self._settle(run.taken, error, spent)
+                return await self._settle(run.taken, error, bill)
             else:
-                return await self._accept(run.taken, material, asked, answer, spent)
+                return await self._accept(run.taken, material, asked, answer, bill)
 
     async def _ask(
-        self, material: Material, asked: Sequence[Event], spent: Uses, *, limit: int | None
+        self, taken: Taken, material: Material, asked: Sequence[Event], bill: Bill, *, limit: int | None
     ) -> GenerationAnswer:
-        """The answer of one call, its cost noted whatever comes of it."""
+        """The answer of one call, its cost noted whatever comes of it. Raises `_CapReached` where none may be made."""
         request = material.request(asked, mode=self._mode, language=self._language, limit=limit)
+        if (spent := self._spent(taken, bill)) is not None:
+            bill.uses.clear()
+            bill.stored += 1
+            if not await self.runs.may_go_on(taken, spent):
+                raise _CapReached
         try:
             answer = await self._provider.generate(request)
         except ProviderError as error:
-            spent += error.uses
+            bill.uses += error.uses
             raise
-        spent += answer.uses
+        bill.uses += answer.uses
         if answer.answered == 0:
             raise Unreadable("the answer was cut before anything was said")
         return answer
 
     async def _ask_in_parts(
-        self, material: Material, asked: Sequence[Event], spent: Uses, *, limit: int | None
+        self, taken: Taken, material: Material, asked: Sequence[Event], bill: Bill, *, limit: int | None
     ) -> GenerationAnswer:
-        """The answer about all events of one job that has more of them than a call takes."""
-        drafts: list[Draft] = []
-        start = 0
+        """The answer about all events of one job that has more of them than a call takes.
+
+        What was answered before a call failed, or a cap was reached, is kept: it was paid. After an answer that is not
+        about all that it was asked about, fewer are asked about at once.
+        """
+        parts = self._parts_of(taken.head.id, asked)
         while True:
-            part = asked[start : start + self._provider.longest_run]
-            answer = await self._ask(material, part, spent, limit=limit)
-            drafts += [moved(draft, start, len(part)) for draft in answer.drafts]
-            start += len(part) if answer.answered is None else answer.answered
-            if start >= len(asked):
-                return replace(answer, drafts=tuple(drafts), answered=None)
+            part = asked[parts.answered : parts.answered + parts.longest]
+            answer = await self._ask(taken, material, part, bill, limit=limit)
+            parts.drafts += [moved(draft, parts.answered, len(part)) for draft in answer.drafts]
+            if answer.answered is not None:
+                parts.longest = answer.answered
+            parts.answered += min(parts.longest, len(part))
+            if parts.answered >= len(asked):
+                self._parts.pop(taken.head.id, None)
+                return replace(answer, drafts=tuple(parts.drafts), answered=None)
+
+    def _parts_of(self, job_id: str, asked: Sequence[Event]) -> _Parts:
+        """What was answered of a job so far; nothing where its events are not those of then."""
+        event_ids = tuple(event.id for event in asked)
+        known = self._parts.pop(job_id, None)
+        if known is None or known.event_ids != event_ids:
+            known = _Parts(event_ids, self._provider.longest_run)
+        # A copy: a run that lost its lease may still wait for an answer.
+        parts = self._parts[job_id] = replace(known, drafts=[*known.drafts])
+        while len(self._parts) > MOST_KEPT:
+            del self._parts[next(iter(self._parts))]
+        return parts
 
     async def _accept(
-        self, taken: Taken, material: Material, asked: Sequence[Event], answer: GenerationAnswer, spent: Uses
+        self, taken: Taken, material: Material, asked: Sequence[Event], answer: GenerationAnswer, bill: Bill
     ) -> Ended:
         """Store an answer; of a run that it is not wholly about, the rest goes back."""
         count = len(taken.jobs)
         if answer.answered is not None and answer.answered < len(asked) and count > 1:
             following = asked[answer.answered].id
             count = next(place for place, job in enumerate(taken.jobs) if job.source_id == following)
-        return await self._store(taken, material, answer, spent, count=count)
+        return await self._store(taken, material, answer, bill, count=count)
 
     def _fitting(self, taken: Taken, material: Material) -> int:
         """How many of a run's jobs go into one call, by what their events weigh in a prompt."""
@@ -219,7 +269,7 @@ class Generate:
         return Ended(None, taken.ids)
 
     async def _settle(
-        self, taken: Taken, error: ProviderError, spent: Sequence[ModelUse] = (), *, final: bool = False
+        self, taken: Taken, error: ProviderError, bill: Bill | None = None, *, final: bool = False
     ) -> Ended:
         """Record a failed call: hold what an outage hit, retry or dead-letter what the job itself caused.
 
@@ -244,14 +294,14 @@ class Generate:
                 return
             status = jobs.hold(conn, taken, reason=reason, delay_ms=delay_ms)
 
-        await self.runs.write(taken, work, self._spent(taken, spent))
+        await self.runs.write(taken, work, self._spent(taken, bill or Bill()))
         log.warning(
             "job did not succeed", job=head.id, attempt=head.attempts, outage=outage, error=type(error).__name__
         )
         return Ended(delay_ms if status is JobStatus.QUEUED else None)
 
     async def _store(
-        self, taken: Taken, material: Material, answer: GenerationAnswer, spent: Uses, *, count: int
+        self, taken: Taken, material: Material, answer: GenerationAnswer, bill: Bill, *, count: int
     ) -> Ended:
         """Store what an answer gives about the run's first `count` jobs; the others go back."""
         kept, rest = taken.divided(count)
@@ -260,20 +310,20 @@ class Generate:
         )
         told = material.of_jobs(kept) if rest.jobs else material
         notes = write_notes(told, told.told, answer.drafts, made, new_id=self._new_id, now=self._now_ms())
-        await self.runs.store(Outcome(kept, rest, made, notes, self._spent(taken, spent)))
+        await self.runs.store(Outcome(kept, rest, made, notes, self._spent(taken, bill)))
         return Ended(None, kept.ids)
 
-    def _spent(self, taken: Taken, spent: Sequence[ModelUse]) -> JobSpent | None:
-        """What a run's calls cost; None for no calls."""
+    def _spent(self, taken: Taken, bill: Bill) -> JobSpent | None:
+        """What a run's calls cost that is not stored yet; None for no calls."""
         by_model: dict[tuple[str, str], list[ModelUse]] = {}
-        for use in spent:
+        for use in bill.uses:
             if use.usage.calls:
                 by_model.setdefault((use.provider, use.model), []).append(use)
         costs = [
             ModelSpent(provider, model, usage := total_usage(uses), self._cost_microusd(provider, model, usage))
             for (provider, model), uses in by_model.items()
         ]
-        return JobSpent(taken.head, taken.token, costs) if costs else None
+        return JobSpent(taken.head, f"{taken.token}/{bill.stored}", costs) if costs else None
 
     def _cost_microusd(self, provider: str, model: str, usage: Usage) -> int:
         """By the price of the model that answered, else of the one that was asked for: an endpoint names it its way."""

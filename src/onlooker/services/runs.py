@@ -146,6 +146,22 @@ class Runs:
 
         await self._fenced(taken, lambda: self._database.tx(whole), spent)
 
+    async def may_go_on(self, taken: Taken, spent: JobSpent) -> bool:
+        """Add what the run's calls cost so far; whether it may make another: not where a cap is reached by now.
+
+        Raises as `write` does.
+        """
+        await self.write(taken, lambda conn: jobs.extend(conn, taken, lease_ms=self.lease_ms), spent)
+
+        def look(conn: Connection) -> bool:
+            scope = taken.head.scope
+            caps = spending.caps_of(conn, scope, self._terms.project_caps, self._terms.team_caps)
+            return not (caps and spending.is_used_up(conn, scope, caps, self._now_ms()))
+
+        if not self._terms.spends:
+            return True
+        return await self._outlast(lambda: self._database.read(look))
+
     async def _fenced(self, taken: Taken, write: Callable[[], Awaitable[None]], spent: JobSpent | None) -> None:
         """As `write` says. A refused answer was paid too: what calls cost is added alone then.
 

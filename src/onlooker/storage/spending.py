@@ -209,8 +209,7 @@ def held_by_cap(
     # Before what is spent: a call that ends between the two looks is then counted twice, and not missed.
     in_flight = _reserved(conn, head.scope)
     spent = spent_of(conn, head.scope, wall_ms)
-    reached = [cap for cap in caps if cap.is_reached(cap.counts(spent[cap.project_id, cap.period]))]
-    if reached:
+    if reached := _used_up(caps, spent):
         last = max(reached, key=lambda cap: rest_of_period_ms(cap.period, wall_ms))
         return Reached(last, rest_of_period_ms(last.period, wall_ms), by_calls_in_flight=False)
     bound = {cap: spent[cap.project_id, cap.period] + in_flight[cap.project_id] for cap in caps}
@@ -218,8 +217,17 @@ def held_by_cap(
     return Reached(close[0], IN_FLIGHT_WAIT_MS, by_calls_in_flight=True) if close else None
 
 
+def is_used_up(conn: Connection, scope: Scope, caps: Sequence[Cap], wall_ms: int) -> bool:
+    """Whether one of these caps is reached by what is spent, whatever calls in flight may take."""
+    return bool(_used_up(caps, spent_of(conn, scope, wall_ms)))
+
+
 Spent = dict[tuple[str | None, Period], Amount]
 """By project (None: the whole team) and period."""
+
+
+def _used_up(caps: Sequence[Cap], spent: Spent) -> list[Cap]:
+    return [cap for cap in caps if cap.is_reached(cap.counts(spent[cap.project_id, cap.period]))]
 
 
 def spent_of(conn: Connection, scope: Scope, wall_ms: int) -> Spent:
