@@ -342,6 +342,11 @@ class Deployment:
     def _log_path(self) -> Path:
         return self.cli.home.parent / "processes.log"
 
+    def told(self) -> Counter[str]:
+        """How often the log tells of what."""
+        lines = self._log_path.read_text(errors="replace").splitlines()
+        return Counter(json.loads(line)["event"] for line in lines if line.startswith("{"))
+
     def log(self) -> str:
         """The end of what the processes said."""
         return self._log_path.read_text(errors="replace")[-4000:] if self._log_path.exists() else ""

@@ -9,6 +9,9 @@ from deployment import Deployment
 from onlooker.host import now_ms
 
 CLIENTS = 4
+QUEUE_AWAY = ("waiting for the queue", "the queue is back")
+MOST_LINES = 3
+"""Of a process: one when it begins, or some more where Postgres gives a little before it gives all."""
 
 
 def see_an_outage(
@@ -32,3 +35,11 @@ def see_an_outage(
     assert any(refused for _, refused in told), "nobody was told of the outage"
     assert [process.poll() for process in processes] == [None] * len(processes)
     it.wait_for_no_messages()
+    for told_of in (("the database takes no writes", "the database takes writes again"), QUEUE_AWAY):
+        assert_told(it, *told_of, processes=len(processes))
+
+
+def assert_told(it: Deployment, begun: str, over: str, *, processes: int) -> None:
+    """The log says that an outage began and that it is over; who waits for work notices the end a little later."""
+    it.wait_until(lambda: it.told()[over] == it.told()[begun], 15)
+    assert 0 < it.told()[begun] <= MOST_LINES * processes, it.log()

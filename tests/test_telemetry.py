@@ -8,7 +8,7 @@ from contextvars import copy_context
 
 import pytest
 
-from onlooker.telemetry import log, request_of_task, set_up_logging
+from onlooker.telemetry import Outage, log, request_of_task, set_up_logging
 
 
 class Terminal(io.StringIO):
@@ -67,3 +67,19 @@ def test_a_line_tells_of_the_request_that_it_was_written_for() -> None:
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     set_up_logging("info", stream=FullDisk())
     log.warning("waiting for a part that is away")
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_is_over() -> None:
+    stream = io.StringIO()
+    set_up_logging("info", stream=stream)
+    outage = Outage("it is away", "it is back")
+    outage.worked()
+    for _ in range(2):
+        outage.failed(reason="first")
+        outage.failed(reason="second")
+        outage.worked()
+        outage.worked()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["it is away", "it is back"] * 2
+    assert {line.get("reason") for line in lines} == {"first", None}
+    assert lines[1]["after_s"] >= 0

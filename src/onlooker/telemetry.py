@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -53,6 +54,27 @@ class Logger:
 
 
 log = Logger()
+
+
+class Outage:
+    """Tells the log of what fails again and again only when that begins and when it is over."""
+
+    def __init__(self, begins: str, ends: str) -> None:
+        self._begins = begins
+        self._ends = ends
+        self._since: float | None = None
+
+    def failed(self, **said: object) -> None:
+        """It failed, or fails still; what is said is logged the first time."""
+        if self._since is None:
+            self._since = time.monotonic()
+            log.warning(self._begins, **said)
+
+    def worked(self) -> None:
+        """It worked, as ever or again."""
+        if self._since is not None:
+            log.info(self._ends, after_s=round(time.monotonic() - self._since, 1))
+            self._since = None
 
 
 def set_up_logging(level: str, *, stream: TextIO | None = None) -> None:

@@ -20,7 +20,7 @@ from onlooker.services.runs import Run
 from onlooker.storage import workers
 from onlooker.storage.database import Database
 from onlooker.storage.jobs import NOTHING, Later
-from onlooker.telemetry import log
+from onlooker.telemetry import Outage, log
 
 CLAIM_WAIT_S = 5.0
 OUTAGE_PAUSE_S = 1.0
@@ -49,6 +49,9 @@ class Worker:
     drain_s: float = DRAIN_S
     _done: dict[str, bool] = field(default_factory=dict)
     """Jobs that were done in a run with others, whose own messages are still to come; whether it was the run's last."""
+    _claiming: Outage = field(default_factory=lambda: Outage("waiting for the queue", "the queue is back"))
+    _working: Outage = field(default_factory=lambda: Outage("waiting for the database", "the database is back"))
+    """Every lane meets an outage; one of them tells of it."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: running calls get `drain_s`, the rest goes back (R12)."""
@@ -112,11 +115,13 @@ class Worker:
                     if stop.is_set():
                         return
                     claim = await self._claim(stop)
+                    self._claiming.worked()
                     if claim is None:
                         continue
                 claim = await self._handle(claim, stop)
+                self._working.worked()
             except (QueueUnavailable, StorageUnavailable) as error:
-                log.warning("waiting for a part that is away", reason=str(error))
+                (self._claiming if isinstance(error, QueueUnavailable) else self._working).failed(reason=str(error))
                 await self._pause(stop)
                 if claim is not None:
                     await self._put_back(claim, None, stop)

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from deployment import Deployment, deployment, kill
+from outage import QUEUE_AWAY, assert_told
 from servers import RedisServer, redis_server
 
 SESSIONS = 50
@@ -106,6 +107,7 @@ def test_a_redis_that_goes_and_comes_back_under_load_stops_nobody_for_long(
     team.assert_each_observed_once_in_order(sessions, each)
     assert [process.poll() for process in (server, *workers)] == [None] * 3
     team.wait_for_no_messages()
+    assert_told(team, *QUEUE_AWAY, processes=len(workers))
 
 
 def test_a_server_ends_in_order_while_redis_is_away(team: Deployment, durable_redis: RedisServer) -> None:

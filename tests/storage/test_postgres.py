@@ -1,6 +1,7 @@
 """Postgres as it is found: with limits of time, with TLS, behind a PgBouncer, and on its way back."""
 
 import asyncio
+import json
 import re
 import socket
 import time
@@ -193,6 +194,29 @@ async def test_a_database_that_cannot_hold_every_character_is_said(
                     await schema.prepare(database)
     finally:
         admin_execute(postgres_database, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_an_outage_is_told_once_and_what_befalls_one_transaction_is_none(
+    own_postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_database(own_postgres.url, pool_size=1, timeout_s=1, statement_timeout_s=1) as database:
+        outcomes = await asyncio.gather(*(database.tx(sleep(20)) for _ in range(3)), return_exceptions=True)
+        assert {type(each) for each in outcomes} == {StorageUnavailable}
+        await database.tx(settings_of)
+        assert capsys.readouterr().err == ""
+        own_postgres.kill()
+        for ask in (database.tx, database.tx, database.read, database.read):
+            with pytest.raises(StorageUnavailable):
+                await ask(settings_of)
+        own_postgres.start()
+        for ask in (database.tx, database.tx, database.read, database.read):
+            await ask(settings_of)
+    assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == [
+        "the database takes no writes",
+        "the database cannot be read",
+        "the database takes writes again",
+        "the database can be read again",
+    ]
 
 
 async def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_told(

@@ -66,15 +66,23 @@ class StorageUnavailable(Unavailable):
     """The database cannot be reached, is locked, full or read-only.
 
     Nothing of the transaction was stored, unless `outcome_unknown`: then the commit was sent and its reply was lost,
-    so read again before anything else. One that `is_damaged` does not come back by waiting.
+    so read again before anything else. One that `is_damaged` does not come back by waiting; one that `is_brief` is
+    of one transaction (a deadlock, a limit of time, a pool that is in use) and tells nothing of the next.
     """
 
     def __init__(
-        self, message: str, retry_after_s: float = 1.0, *, outcome_unknown: bool = False, is_damaged: bool = False
+        self,
+        message: str,
+        retry_after_s: float = 1.0,
+        *,
+        outcome_unknown: bool = False,
+        is_damaged: bool = False,
+        is_brief: bool = False,
     ) -> None:
         super().__init__(message, retry_after_s)
         self.outcome_unknown = outcome_unknown
         self.is_damaged = is_damaged
+        self.is_brief = is_brief
 
 
 class QueueUnavailable(Unavailable):

@@ -15,7 +15,7 @@ from onlooker.domain.models import Job
 from onlooker.queue.contract import Join, JoinsTransactions, Lane, Message, QueueEngine
 from onlooker.storage import heads
 from onlooker.storage.database import Connection, Database
-from onlooker.telemetry import log
+from onlooker.telemetry import Outage, log
 
 RECONCILE_EVERY_S = 30.0
 LOOK_EVERY_S = 2.0
@@ -66,6 +66,8 @@ class Outbox:
         self._queue = queue
         self._epoch: str | None = None
         self._owes_rings = True
+        self._ringing = Outage("jobs not queued yet", "jobs are queued again")
+        self._reconciling = Outage("cannot reconcile yet", "reconciles again")
 
     async def publish(self, jobs: Sequence[Job]) -> bool:
         """Ring these jobs; False when the queue is away. Then their rows stay queued and are rung later."""
@@ -75,8 +77,9 @@ class Outbox:
             await self._queue.enqueue_many(_entries(jobs), replace_finished=True)
         except QueueUnavailable as error:
             self._owes_rings = True
-            log.warning("jobs not queued yet", jobs=len(jobs), reason=str(error))
+            self._ringing.failed(jobs=len(jobs), reason=str(error))
             return False
+        self._ringing.worked()
         return True
 
     def owe_rings(self) -> None:
@@ -122,8 +125,9 @@ class Outbox:
                 try:
                     if rung := await self.reconcile():
                         log.info("rang jobs that waited", jobs=rung)
+                    self._reconciling.worked()
                 except StorageUnavailable as error:
-                    log.warning("cannot reconcile yet", reason=str(error))
+                    self._reconciling.failed(reason=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
 

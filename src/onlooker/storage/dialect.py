@@ -82,6 +82,9 @@ POSTGRES_MEANS = {
 }
 """What an SQLSTATE means. Postgres' own words name users and databases, and health tells everybody what we say."""
 
+POSTGRES_BRIEF = frozenset({"25P03", "25P04", "40001", "40P01", "55P03", "57014"})
+"""What befalls one transaction, and no other for that."""
+
 POSTGRES_RETRY = frozenset({"40P01", "40001"})
 
 
@@ -413,7 +416,11 @@ def unavailable_state(state: str, *, outcome_unknown: bool = False) -> StorageUn
     """The same for an SQLSTATE of Postgres."""
     if state[:2] in POSTGRES_UNAVAILABLE_CLASSES or state in POSTGRES_UNAVAILABLE:
         meaning = f" ({POSTGRES_MEANS[state]})" if state in POSTGRES_MEANS else ""
-        return StorageUnavailable(f"the database answered SQLSTATE {state}{meaning}", outcome_unknown=outcome_unknown)
+        return StorageUnavailable(
+            f"the database answered SQLSTATE {state}{meaning}",
+            outcome_unknown=outcome_unknown,
+            is_brief=state in POSTGRES_BRIEF,
+        )
     return None
 
 

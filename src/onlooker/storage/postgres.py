@@ -25,6 +25,7 @@ from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.storage import dialect
 from onlooker.storage.hosts import Hosts
 from onlooker.storage.urls import each_host, parse_url
+from onlooker.telemetry import Outage
 
 T = TypeVar("T")
 
@@ -109,6 +110,8 @@ class PostgresDatabase:
         self._engines: _Engines | None = None
         self._opening = asyncio.Lock()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._writing = Outage("the database takes no writes", "the database takes writes again")
+        self._reading = Outage("the database cannot be read", "the database can be read again")
 
     async def tx(self, work: Callable[[Connection], T], *, durable: bool = True, urgent: bool = False) -> T:
         """See `Database.tx`. A deadlock's loser, and one that met a connection that was gone, runs once more."""
@@ -193,6 +196,17 @@ class PostgresDatabase:
             raise not_connected(error) or error from error
 
     async def _transact(self, engine: AsyncEngine, work: Callable[[Connection], T], *, is_written: bool = True) -> T:
+        outage = self._writing if is_written else self._reading
+        try:
+            result = await self._try_twice(engine, work, is_written=is_written)
+        except StorageUnavailable as error:
+            if not error.is_brief:
+                outage.failed(reason=str(error))
+            raise
+        outage.worked()
+        return result
+
+    async def _try_twice(self, engine: AsyncEngine, work: Callable[[Connection], T], *, is_written: bool) -> T:
         for last_try in (False, True):
             try:
                 async with engine.connect() as conn:
@@ -314,7 +328,7 @@ def not_connected(error: Exception) -> StorageUnavailable | None:
 
 def _not_reached(error: Exception) -> StorageUnavailable:
     if isinstance(error, PoolTimeout):
-        return StorageUnavailable("every connection to the database is in use")
+        return StorageUnavailable("every connection to the database is in use", is_brief=True)
     cause = type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
         cause = f"its certificate is not accepted: {error.verify_message}"
