@@ -458,15 +458,23 @@ async def test_what_was_not_weighed_is_reserved_for_as_what_a_summary_takes(data
     long, unknown = job._replace(source_bytes=1_000_000), job._replace(source_bytes=0)
 
     call = await reserved(database)
-    assert await reserved(database, long, long) - call == 2 * EVENT_TOKENS
-    assert await reserved(database, unknown) - call == spending.SUMMARY_TOKENS
-    assert await reserved(database, unknown, budget=500) - call == 500
+    assert await reserved(database, long, long) - call == 2 * (2 * EVENT_TOKENS)
+    assert await reserved(database, unknown) - call == 2 * spending.SUMMARY_TOKENS
+    assert await reserved(database, unknown, budget=500) - call == 2 * 500
 
 
 async def reserved(database: Database, *run: Job, budget: int = 100_000) -> int:
     """The tokens that are reserved for a run, where a call takes ten events."""
     batching = Batching(GenerationPolicy.BATCH, longest_run=10, input_budget=budget)
     return (await database.read(lambda conn: spending.estimate_of(conn, run, batching, []))).tokens
+
+
+async def test_a_call_reserves_for_being_repaired_too(database: Database) -> None:
+    (job,) = await session_of(database, 1)
+    asked = await reserved(database, job._replace(source_bytes=3_000)) - await reserved(database)
+    assert asked == 2 * 1_000
+    once = spending.PROMPT_TOKENS + spending.ANSWER_TOKENS
+    assert await reserved(database) >= 2 * once + spending.ANSWER_TOKENS
 
 
 async def test_a_job_that_takes_several_calls_reserves_for_each_of_them(database: Database) -> None:
@@ -480,7 +488,7 @@ async def test_a_job_that_takes_several_calls_reserves_for_each_of_them(database
     call = await reserved(database)
     assert call < one < call + 1_000
     assert 3 * call < three < 3 * (call + 1_000)
-    assert longest == 3 * (call + 5_000)
+    assert longest == 3 * (call + 2 * 5_000)
 
 
 async def settled_or_held(database: Database, made: Sequence[Job]) -> bool:

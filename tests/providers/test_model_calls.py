@@ -27,6 +27,7 @@ from onlooker.domain.lanes import LaneCondition
 from onlooker.domain.models import Usage, total_usage
 from onlooker.providers.anthropic import Anthropic
 from onlooker.providers.contract import GenerationAnswer, Provider
+from onlooker.providers.wire import MAX_OUTPUT_TOKENS
 from providers.asked import KEY, provider_at
 from providers.happened import asked, ran, request_of
 
@@ -302,13 +303,17 @@ class TestErrors:
             async with provider_at(server, api, given={f"{api}_timeout_s": 0.2}) as provider:
                 error = await failure(provider, Busy)
         assert "0.2 s" in str(error)
+        (use,) = error.uses
+        assert (use.provider, use.usage.calls, use.usage.output_tokens) == (api, 1, MAX_OUTPUT_TOKENS)
+        assert use.usage.input_tokens > 100
 
     @each_api
     async def test_what_was_paid_before_the_time_was_up_is_told(self, api: Api) -> None:
         with model_server(Say(text=PROSE), Say(delay_s=30)) as server:
             async with provider_at(server, api, given={f"{api}_timeout_s": 0.5}) as provider:
                 error = await failure(provider, Busy)
-        assert [(use.provider, use.usage.calls) for use in error.uses] == [(api, 1)]
+        assert [(use.provider, use.usage.calls) for use in error.uses] == [(api, 1), (api, 1)]
+        assert error.uses[0].usage.output_tokens < MAX_OUTPUT_TOKENS
 
     @each_api
     async def test_nobody_there_is_the_providers_failure(self, api: Api) -> None:

@@ -20,7 +20,7 @@ from onlooker.domain.errors import (
     Unreadable,
 )
 from onlooker.domain.lanes import LaneState
-from onlooker.domain.models import Event, ModelUse
+from onlooker.domain.models import Event, ModelUse, Usage
 from onlooker.domain.modes import Mode
 from onlooker.providers.answers import Problem, Reading, read_answer
 from onlooker.providers.classify import Failure, failure_of, provider_error
@@ -31,7 +31,7 @@ from onlooker.providers.limits import retry_after_s, used_up_for_s
 from onlooker.providers.modes import Modes
 from onlooker.providers.prompt import PROMPT_VERSION, Form, Prompt, Task, build_prompt
 from onlooker.providers.rendering import Renderer
-from onlooker.providers.wire import Reply, Stop, Turn, Wire
+from onlooker.providers.wire import MAX_OUTPUT_TOKENS, Reply, Stop, Turn, Wire
 
 LONGEST_RUN = 40
 """Events of one call. More make answers that reach the limit and are cut."""
@@ -131,11 +131,13 @@ class ModelProvider:
         await self._client.close()
 
     async def _ask_in_time(self, prompt: Prompt, uses: list[ModelUse]) -> GenerationAnswer:
-        """Call, repair and reading within the one deadline (R11)."""
+        """Call, repair and reading within the one deadline (R11). What it cuts off is taken to cost the most it may."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._ask(prompt, uses)
         except TimeoutError:
+            # Most providers bill what a model has written for nobody; a slow one must not be asked for ever unseen.
+            uses.append(ModelUse(self.name, self._wire.model, Usage(1, prompt.tokens, MAX_OUTPUT_TOKENS)))
             error = Busy(f"{self._who}: no answer within {self._timeout_s:g} s")
             await self.lane.failed(error)
             raise error from None

@@ -33,6 +33,9 @@ PROMPT_TOKENS = 2_000
 ANSWER_TOKENS = 1_000
 """What an answer takes."""
 
+ROUNDS = 2
+"""A call whose answer cannot be used is made once more, with that answer and a complaint behind the same prompt."""
+
 SUMMARY_TOKENS = 6_000
 """What a summary, whose events were not weighed, takes of events."""
 
@@ -174,7 +177,10 @@ def add_usage(conn: Connection, spent: Sequence[JobSpent], *, wall_ms: int) -> N
 
 
 def estimate_of(conn: Connection, run: Sequence[Job], batching: Batching, prices: Sequence[Price]) -> Amount:
-    """What the call for a run may take of a cap, at the dearest of the prices; a job of many events takes several."""
+    """What the call for a run may take of a cap with its repair, at the dearest of the prices.
+
+    A job of many events takes several calls.
+    """
     calls, tokens = 1, 0
     for job in run:
         if job.kind is JobKind.EVENT_BATCH:
@@ -183,9 +189,9 @@ def estimate_of(conn: Connection, run: Sequence[Job], batching: Batching, prices
             tokens += sum(_tokens_of(length) for length in lengths)
         else:
             tokens += _tokens_of(job.source_bytes) if job.source_bytes else SUMMARY_TOKENS
-    tokens_in = calls * PROMPT_TOKENS + min(tokens, calls * batching.input_budget)
+    tokens_in = ROUNDS * (calls * PROMPT_TOKENS + min(tokens, calls * batching.input_budget)) + calls * ANSWER_TOKENS
     # The unchanging part of a prompt may have to be written into the provider's cache.
-    usage = Usage(calls, tokens_in, calls * ANSWER_TOKENS, written_tokens=calls * PROMPT_TOKENS)
+    usage = Usage(ROUNDS * calls, tokens_in, ROUNDS * calls * ANSWER_TOKENS, written_tokens=calls * PROMPT_TOKENS)
     money = max((price.cost_microusd(usage) for price in prices), default=0)
     return Amount(tokens_in + usage.output_tokens, money)
 
