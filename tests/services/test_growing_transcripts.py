@@ -159,6 +159,45 @@ async def test_line_by_line_it_is_what_it_is_as_a_whole(
         assert sum(whole.values()) == 9
 
 
+def said_last(lines: Sequence[dict[str, Any]]) -> int:
+    """How many of the lines there are up to what the agent said last in its first turn, which is not closed yet."""
+    return next(n for n, line in enumerate(lines) if "And done." in json.dumps(line)) + 1
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 5])
+async def test_what_an_agent_said_last_is_not_lost_with_the_end_of_its_file(reader: Reader, left: int) -> None:
+    lines = transcript_lines()
+    open_turn = lines[: said_last(lines)]
+    reader.path.write_bytes(as_bytes(open_turn))
+    await reader.read()
+    assert "turn_end" not in {kind for kind, _, _ in await reader.told()}
+
+    reader.path.write_bytes(as_bytes(open_turn[:left]))
+    await reader.read()
+    other = {**lines[0], "uuid": "anew", "message": {"role": "user", "content": "Begin anew"}}
+    with reader.path.open("ab") as file:
+        file.write(as_bytes([other]))
+    await reader.read()
+    await reader.read()
+    told = await reader.told()
+    assert told["turn_end", "s-1", "It is 0.\nAnd done."] == 1
+    assert told["user_prompt", "s-1", "Begin anew"] == 1
+
+
+async def test_a_file_that_is_written_anew_and_goes_on_closes_no_turn_in_between(reader: Reader) -> None:
+    lines = transcript_lines()
+    reader.path.write_bytes(as_bytes(lines[:2]))
+    await reader.read()
+    reader.path.write_bytes(b"")
+    await reader.read()
+    reader.path.write_bytes(as_bytes(lines))
+    await reader.read()
+    told = await reader.told()
+    assert Counter({key: count for key, count in told.items() if key[0] == "turn_end"}) == Counter(
+        {("turn_end", "s-1", f"It is {number}.\nAnd done."): 1 for number in range(2)}
+    )
+
+
 async def test_what_a_branched_rollout_repeats_of_its_parent_is_the_parents(reader: Reader) -> None:
     """Codex copies what was said before into a branch's file, the parent's first line included."""
     parent = Rollout("parent")

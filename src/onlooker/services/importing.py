@@ -83,6 +83,7 @@ class Importing:
         self._accounts = accounts
         self._places = places
         self._now_ms = now_ms
+        self._left_open: dict[str, _LeftOpen] = {}
 
     async def import_transcript(
         self,
@@ -96,9 +97,10 @@ class Importing:
     ) -> Imported:
         """Import what is new in a transcript, into the project, else into those that its folders are.
 
-        A file that lately changed may go on: its last turn is left open, unless its session `is_over`. `on_read` is
-        told of bytes as they are dealt with, those of an earlier import included. Cut off anywhere, the next call goes
-        on from what was stored. Raises `InvalidInput` for a file that is no transcript, `OSError`, `Unavailable` when
+        A file that lately changed may go on: its last turn is left open, unless its session `is_over`. Where the file
+        was cut or replaced meanwhile, that turn is stored by the next call of the same object. `on_read` is told of
+        bytes as they are dealt with, those of an earlier import included. Cut off anywhere, the next call goes on from
+        what was stored. Raises `InvalidInput` for a file that is no transcript, `OSError`, `Unavailable` when
         the database is busy for a minute, and what `Ingest.record_many` does.
         """
         scope, path_hash = await self._place(principal, path, project)
@@ -106,20 +108,26 @@ class Importing:
         count = Imported(files=1)
         with await asyncio.to_thread(_Reading, path, known) as reading:
             on_read(reading.begun_at)
-            batches = reading.batches(self._now_ms(), is_over=is_over)
+            left_open = self._left_open.get(path_hash)
+            batches = reading.batches(self._now_ms(), is_over=is_over, left_open=left_open)
             while (batch := await asyncio.to_thread(next, batches, None)) is not None:
                 found = [
-                    await self._input(principal, project, path_hash, reading.platform, each) for each in batch.events
+                    await self._input(principal, project, path_hash, batch.platform, each) for each in batch.events
                 ]
                 inputs = [each for each in found if each is not None]
                 count.excluded += len(found) - len(inputs)
                 for start in range(0, len(inputs), MOST_EVENTS):
                     await self._store(principal, inputs[start : start + MOST_EVENTS], count, generate=generate)
-                await self._remember(scope, path_hash, batch.offset)
+                if batch.offset is not None:
+                    await self._remember(scope, path_hash, batch.offset)
                 count.bytes_read += batch.bytes_read
                 on_read(batch.bytes_read)
-            count.skipped = reading.reader.skipped
+            count.skipped = reading.reader.skipped.copy()
             count.rejected = reading.reader.rejected_count
+            if reading.size:  # one that is written anew is empty for a moment
+                self._left_open.pop(path_hash, None)
+                if now_open := await asyncio.to_thread(reading.left_open):
+                    self._left_open[path_hash] = now_open
         return count
 
     async def is_behind(self, principal: Principal, path: Path, size: int, *, project: Project | None = None) -> bool:
@@ -219,12 +227,22 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    """Some of a file's events, and how far the file is imported when they are stored."""
+class _LeftOpen:
+    """What a file would have told had it ended where it was read to, `size` bytes from its beginning."""
 
     events: list[_Found]
-    offset: ImportOffset
-    bytes_read: int
+    size: int
+    platform: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some of a file's events, and how far the file is imported when they are stored; None: no further than before."""
+
+    events: list[_Found]
+    platform: str
+    offset: ImportOffset | None = None
+    bytes_read: int = 0
 
 
 class _Reading:
@@ -235,8 +253,11 @@ class _Reading:
         self._head = self._file.read(FINGERPRINT_BYTES)
         status = os.fstat(self._file.fileno())
         self._changed_at = int(status.st_mtime * 1000)
-        is_same = known is not None and status.st_size >= known.byte_offset and self._is_of_this_file(known.fingerprint)
+        self.size = status.st_size
+        is_same = known is not None and self.size >= known.byte_offset and self._is_of_this_file(known.fingerprint)
         self.begun_at = known.byte_offset if known is not None and is_same else 0
+        self._is_same = is_same
+        self._is_finished = False
         self.platform = "codex" if is_rollout(self._head) else "claude-code"
         self.reader: TranscriptReader | RolloutReader
         if self.platform == "codex":
@@ -254,20 +275,33 @@ class _Reading:
     def __exit__(self, *_error: object) -> None:
         self._file.close()
 
-    def batches(self, now: int, *, is_over: bool = False) -> Iterator[_Batch]:
-        """The rest of the file. An open last turn is closed unless the session may go on at this time."""
+    def batches(self, now: int, *, is_over: bool = False, left_open: _LeftOpen | None = None) -> Iterator[_Batch]:
+        """The rest of the file. An open last turn is closed unless the session may go on at this time.
+
+        What an earlier import left open comes first where the file does not have it any more.
+        """
+        if left_open is not None and self.size and not (self._is_same and self.size >= left_open.size):
+            yield _Batch(left_open.events, left_open.platform)
         events: list[_Found] = []
         bytes_read = 0
         while chunk := self._file.read(CHUNK_BYTES):
             events += map(self._placed, self.reader.feed(chunk))
             bytes_read += len(chunk)
             if len(events) >= MOST_EVENTS or bytes_read >= BATCH_BYTES:
-                yield _Batch(events, self._offset(), bytes_read)
+                yield _Batch(events, self.platform, self._offset(), bytes_read)
                 events, bytes_read = [], 0
-        if is_over or now - min(self._changed_at, self.reader.last_at or self._changed_at) >= SETTLED_AFTER_MS:
+        self._is_finished = (
+            is_over or now - min(self._changed_at, self.reader.last_at or self._changed_at) >= SETTLED_AFTER_MS
+        )
+        if self._is_finished:
             events += map(self._placed, self.reader.finish())
         if events or bytes_read:
-            yield _Batch(events, self._offset(), bytes_read)
+            yield _Batch(events, self.platform, self._offset(), bytes_read)
+
+    def left_open(self) -> _LeftOpen | None:
+        """What is open at the end of the file, to be asked when `batches` is used up; None for nothing."""
+        events = [] if self._is_finished else list(map(self._placed, self.reader.finish()))
+        return _LeftOpen(events, self._file.tell(), self.platform) if events else None
 
     def _placed(self, read: TranscriptEvent) -> _Found:
         self._cwd = read.event.cwd or self._cwd
