@@ -2,8 +2,10 @@
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from onlooker.domain.models import KeyScope
 from onlooker.settings import Settings, load_settings
 from served import Site, site_with
-from servers import PostgresServer
+from servers import PostgresServer, RedisServer
 from waiting import wait_until
 
 
@@ -84,6 +86,29 @@ async def test_a_postgres_that_is_gone_is_told_and_then_recovers(
         own_postgres.start()
         assert (await client.post("/v1/events", json=site.event(1))).status_code == 201
         assert (await client.get("/v1/jobs")).json()["total"] == 2
+
+
+async def test_a_redis_that_does_not_answer_keeps_nobody_waiting(
+    home: Path, sqlite_url: str, own_redis: RedisServer
+) -> None:
+    settings = load_settings(home=home, database_url=sqlite_url, queue_engine="bullmq", redis_url=own_redis.url)
+    async with site_with(settings) as site, site.client(site.ours.key) as client:
+        own_redis.pause()
+        try:
+            for number in range(2):
+                began = time.monotonic()
+                answer = await client.post("/v1/events", json=site.event(number))
+                assert time.monotonic() - began < 2
+                assert answer.status_code == 201
+                assert answer.json()["generationJob"]["transport"] == "deferred"
+        finally:
+            own_redis.resume()
+        await wait_until(lambda: is_rung(site))
+
+
+async def is_rung(site: Site) -> bool:
+    await site.app.outbox.reconcile()
+    return (await site.app.queue.depth()).pending > 0
 
 
 async def test_a_defect_is_answered_without_a_word_of_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,9 @@ from onlooker.storage.database import Connection, Database
 from onlooker.telemetry import Outage, log
 
 RECONCILE_EVERY_S = 30.0
+ENQUEUE_WITHIN_S = 1.0
+"""Whoever sent an event, and a worker with the next job at hand, wait no longer for a queue that does not answer."""
+
 LOOK_EVERY_S = 2.0
 """How soon after a failed ring everything is rung again."""
 
@@ -69,15 +72,16 @@ class Outbox:
         self._ringing = Outage("jobs not queued yet", "jobs are queued again")
         self._reconciling = Outage("cannot reconcile yet", "reconciles again")
 
-    async def publish(self, jobs: Sequence[Job]) -> bool:
+    async def publish(self, jobs: Sequence[Job], *, within_s: float | None = ENQUEUE_WITHIN_S) -> bool:
         """Ring these jobs; False when the queue is away. Then their rows stay queued and are rung later."""
         if not jobs:
             return True
         try:
-            await self._queue.enqueue_many(_entries(jobs), replace_finished=True)
-        except QueueUnavailable as error:
+            async with asyncio.timeout(within_s):
+                await self._queue.enqueue_many(_entries(jobs), replace_finished=True)
+        except (QueueUnavailable, TimeoutError) as error:
             self._owes_rings = True
-            self._ringing.failed(jobs=len(jobs), reason=str(error))
+            self._ringing.failed(jobs=len(jobs), reason=str(error) or f"the queue did not answer within {within_s} s")
             return False
         self._ringing.worked()
         return True
@@ -109,7 +113,7 @@ class Outbox:
         rung, place = 0, heads.Place()
         while not place.is_end:
             jobs, place = await self._database.tx(partial(heads.ring_page, place=place, everything=everything))
-            if not await self.publish(jobs):
+            if not await self.publish(jobs, within_s=None):
                 return rung
             rung += len(jobs)
         self._owes_rings = False
