@@ -1,6 +1,7 @@
 """What is forgotten is gone everywhere, and does not come back."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import httpx
 import pytest
 
 from cli_runner import Cli
-from onlooker.domain.models import KeyScope
+from onlooker.domain.models import KeyScope, Scope
 from onlooker.host import new_id
 from onlooker.services.forget import PAGE, SHOWN
+from onlooker.services.recall import NoteInput
+from onlooker.storage import forgetting
+from onlooker.storage.forgetting import NOTHING, Selection
 from served import NOW, SECOND, Site
 
 MARK = "Acme-Corp-Marker"
@@ -171,6 +175,23 @@ async def test_a_text_is_meant_as_it_is_written(either_site: Site, text: str) ->
         assert (gone["events"], gone["observations"]) == (1, 1)
         assert (await client.get(f"/v1/events/{hit['event']['id']}")).status_code == 404
         assert (await client.get(f"/v1/events/{near['event']['id']}")).status_code == 200
+
+
+async def test_the_notes_with_a_text_are_looked_through_once(either_site: Site) -> None:
+    site = either_site
+    scope = Scope(site.ours.team_id, site.ours.project_id)
+    notes = [NoteInput(f"{MARK} {number}" if number % 3 else f"other {number}") for number in range(90)]
+    for note in notes:
+        await site.app.recall.add(site.ours.principal, scope, note)
+    wanted, page, met = Selection(text=MARK), NOTHING, list[str]()
+    while page := await site.app.database.read(
+        partial(forgetting.find, scope=scope, wanted=wanted, limit=20, after=page)
+    ):
+        met += page.observation_ids
+    assert len(met) == len(set(met)) == 60
+    async with site.client(site.ours.key) as client:
+        assert (await forget(client, site, text=MARK))["observations"] == 60
+        assert len(await found(client, site, "other")) == 30
 
 
 @pytest.mark.parametrize("given", [{}, {"text": ""}, {"text": " a "}, {"ids": []}])

@@ -148,9 +148,7 @@ async def test_what_is_too_old_goes_wherever_it_stands_among_what_stays(kept: Ke
         lambda conn: forgetting.find(conn, scope, Selection(before=now_ms(), observations=False), limit=100)
     )
     following = await kept.app.database.read(
-        lambda conn: forgetting.find(
-            conn, scope, Selection(before=now_ms(), observations=False), limit=500, after=page.last_event_id
-        )
+        lambda conn: forgetting.find(conn, scope, Selection(before=now_ms(), observations=False), limit=500, after=page)
     )
     assert len({*page.event_ids, *following.event_ids}) == 302
 

@@ -108,7 +108,7 @@ class Forget:
         limit, page, is_done = PAGE, NOTHING, True
         while True:
             page = await self._database.read(
-                partial(forgetting.find, scope=scope, wanted=wanted, limit=limit, after=page.last_event_id)
+                partial(forgetting.find, scope=scope, wanted=wanted, limit=limit, after=page)
             )
             if not page:
                 if is_done:

@@ -82,10 +82,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Ids of what a selection meets; empty when there is no more. The next page begins after `last_event_id`."""
+    """Ids of what a selection meets; empty when there is no more. The next page begins after the last ids."""
 
     observation_ids: tuple[str, ...] = ()
     event_ids: tuple[str, ...] = ()
+    last_observation_id: str = ""
     last_event_id: str = ""
 
     def __bool__(self) -> bool:
@@ -104,27 +105,30 @@ class Gone:
     cancelled: tuple[Job, ...] = ()
 
 
-def find(conn: Connection, scope: Scope, wanted: Selection, *, limit: int, after: str = "") -> Page:
+def find(conn: Connection, scope: Scope, wanted: Selection, *, limit: int, after: Page = NOTHING) -> Page:
     """The next `limit` notes and `limit` events of a selection, and the events that these notes were made from.
 
-    Events have no index by time or by text, so that a page looks through those that follow `after` only: what stays
-    would be looked through for every page, and on Postgres what went too.
+    There is no index by text, and none of events by time, so that a page looks through those that follow the one
+    before only: what stays would be looked through for every page, and on Postgres what went too.
     """
     notes: list[str] = []
     events: list[str] = []
     if wanted.observations:
         met = select(NOTES.c.id).where(*belongs(NOTES, scope), _met(wanted, NOTES, _NOTE_TEXTS)).limit(limit)
+        if wanted.text is not None:
+            met = met.where(NOTES.c.id > after.last_observation_id).order_by(NOTES.c.id)
         notes = list(conn.execute(met).scalars())
     if wanted.events and not wanted.observation_ids:
         met = select(EVENTS.c.id).where(*belongs(EVENTS, scope), _met(wanted, EVENTS, _EVENT_TEXTS))
         if wanted.session_id is None:
-            met = met.where(EVENTS.c.id > after).order_by(EVENTS.c.id)
+            met = met.where(EVENTS.c.id > after.last_event_id).order_by(EVENTS.c.id)
         events = list(conn.execute(met.limit(limit)).scalars())
-    last = events[-1] if events else after
+    last_note = notes[-1] if notes else after.last_observation_id
+    last_event = events[-1] if events else after.last_event_id
     if wanted.before is None:
         linked = (*belongs(SOURCES, scope), SOURCES.c.observation_id.in_(notes), SOURCES.c.event_id.is_not(None))
         events += conn.execute(select(SOURCES.c.event_id).where(*linked)).scalars()
-    return Page(tuple(notes), tuple(dict.fromkeys(events)), last)
+    return Page(tuple(notes), tuple(dict.fromkeys(events)), last_note, last_event)
 
 
 def count(conn: Connection, scope: Scope, wanted: Selection) -> tuple[int, int]:
