@@ -309,11 +309,13 @@ def assert_nothing_left(url: str) -> None:
         assert others == [], f"connections to Redis were left open: {others}"
         lasting = {key for key in client.scan_iter(count=1000) if client.pttl(key) == -1}
         assert lasting - declared_keys() == set()
+        given, ended = client.mget(f"{PREFIX}:seq", f"{PREFIX}:ended")
+        assert given == ended, "what depth tells of many lanes is wrong"
 
 
 def declared_keys() -> set[str]:
     """The keys that stay when nothing is left to do."""
-    whole = {f"{PREFIX}:{name}" for name in ("seq", "epoch", "kinds", "checks", "wake")}
+    whole = {f"{PREFIX}:{name}" for name in ("seq", "ended", "epoch", "kinds", "checks", "wake")}
     of_kinds = {
         f"{PREFIX}:{lane}:{name}" for lane in KIND_LANES.values() for name in ("meta", "events", "completed", "marker")
     }

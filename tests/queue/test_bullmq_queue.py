@@ -23,7 +23,7 @@ from waiting import wait_until
 LANE = Lane.session("one")
 KIND = Lane.kind("server_beta_reindex")
 FAMILIES = list(redis_families()) or ["redis"]
-FOR_ALL = {"ready", "lanes", "leases", "due", "checks", "dead", "kinds", "wake", "waited", "seq", "epoch"}
+FOR_ALL = {"ready", "busy", "leases", "due", "checks", "dead", "kinds", "wake", "waited", "seq", "ended", "epoch"}
 """The keys of the whole queue, beside those of lanes and those that end by themselves."""
 
 
@@ -121,13 +121,45 @@ async def test_idle_workers_cost_five_commands_a_second_with_ten_thousand_sessio
     assert len(ours) == 2
 
 
-@pytest.mark.parametrize("lanes", [10, 1_000])
-async def test_depth_costs_the_same_for_any_number_of_lanes(store: BullmqStore, queue: BullmqQueue, lanes: int) -> None:
+@pytest.mark.parametrize("lanes, counted_lanes", [(10, 10), (200, 200), (201, 0), (1_000, 0)])
+async def test_depth_counts_few_lanes_and_costs_the_same_for_any_number_of_more(
+    store: BullmqStore, queue: BullmqQueue, lanes: int, counted_lanes: int
+) -> None:
     await queue.enqueue_many([(Lane.session(str(number)), Message("1", "event")) for number in range(lanes)])
     with counted(store.url) as counting:
         depth = await queue.depth()
     assert (depth.lanes, depth.sessions) == (lanes, KindDepth(waiting=lanes))
-    assert counting.commands < 60
+    assert counting.commands < 60 + 2 * counted_lanes
+
+
+async def test_depth_of_many_lanes_knows_what_became_of_each_message(queue: BullmqQueue) -> None:
+    """Put, put again, claimed, confirmed, failed, released, delayed and cleared; and those of shared lanes apart."""
+    entries = [(Lane.session(str(number)), Message(name, "event")) for number in range(250) for name in "ab"]
+    assert await queue.enqueue_many(entries) == 500
+    assert await queue.enqueue_many([entries[0], (LANE, Message("new", "event")), entries[1]]) == 1
+    assert await queue.enqueue_many([(KIND, Message("1", "reindex")), (KIND, Message("2", "reindex"))]) == 2
+    await queue.enqueue(LANE, Message("later", "event"), delay_ms=60_000)
+    first, second, third, _held = await queue.claim_many(4, wait_s=0)
+    assert await queue.confirm(first)
+    assert await queue.fail(second, "no")
+    assert await queue.release(third)
+    assert await queue.clear(entries[-1][0]) == 2
+
+    depth = await queue.depth()
+
+    assert depth.sessions == KindDepth(waiting=501 - 2 - 1 - 2, delayed=1, claimed=1, failed=1)
+    assert depth.kinds == {KIND.name: KindDepth(waiting=2)}
+
+
+async def test_depth_of_many_lanes_forgets_what_others_removed_once_there_are_few(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    many = [(Lane.session(str(number)), Message("1", "event")) for number in range(250)]
+    await queue.enqueue(LANE, Message("removed", "event"))
+    await store.client.delete(f"{store.prefix}:{LANE.name}:removed", f"{store.prefix}:{LANE.name}:wait")
+    assert (await queue.depth()).sessions == KindDepth()
+    await queue.enqueue_many(many)
+    assert (await queue.depth()).sessions == KindDepth(waiting=250)
 
 
 async def test_depth_counts_lanes_of_any_length(queue: BullmqQueue) -> None:
@@ -411,6 +443,40 @@ async def test_what_others_add_to_a_session_lane_is_served_once_the_lane_is_read
 
     assert sorted(served) == ["alone", "ours", "theirs"]
     assert served.index("ours") < served.index("theirs")
+    assert (await queue.depth()).pending == 0
+
+
+async def test_what_waits_behind_others_in_a_lane_that_nobody_told_of_is_served_when_it_is_rung_again(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    await add_as_bullmq_does(store, LANE.name, "theirs")
+    await queue.enqueue(LANE, Message("ours", "event"))
+    assert not await queue.enqueue(LANE, Message("ours", "event"))
+    for name in ("theirs", "ours"):
+        claim = await take(queue)
+        assert claim.message.id == name
+        assert await queue.confirm(claim)
+    assert ((await queue.depth()).pending, (await queue.depth()).lanes) == (0, 0)
+
+
+async def test_what_others_delay_in_a_session_lane_holds_it_until_that_is_due(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    base = f"{store.prefix}:{LANE.name}:"
+    await queue.enqueue(LANE, Message("ours", "event"))
+    await add_as_bullmq_does(store, LANE.name, "theirs")
+    await store.client.lrem(base + "wait", 1, "theirs")
+    await store.client.zadd(base + "delayed", {"theirs": (time.time() + 60) * 1000 * 4096})
+    assert await queue.confirm(await take(queue))
+    await queue.enqueue(LANE, Message("later", "event"))
+    assert await queue.claim(wait_s=0) is None
+
+    await store.pass_time(61_000)
+
+    for name in ("theirs", "later"):
+        claim = await take(queue)
+        assert claim.message.id == name
+        assert await queue.confirm(claim)
     assert (await queue.depth()).pending == 0
 
 

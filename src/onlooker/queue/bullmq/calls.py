@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -12,7 +13,7 @@ from onlooker.domain.errors import QueueUnavailable
 from onlooker.queue.bullmq import names
 from onlooker.queue.bullmq.address import Address
 from onlooker.queue.bullmq.joint import JointCalls
-from onlooker.queue.bullmq.link import Answer, Argument, Attempt, Command, Link, Refused, Wire
+from onlooker.queue.bullmq.link import Argument, Attempt, Command, Link, Refused, Wire
 from onlooker.queue.bullmq.scripts import Script, scripts
 from onlooker.queue.contract import Claim, KindDepth, Lane, Message, Pending, QueueDepth
 
@@ -23,6 +24,9 @@ SESSIONS = ""
 
 NO, YES = "0", "1"
 """What is sent with every message is text: hiredis writes a number ten times as slowly."""
+
+CLAIM_FIELDS = 7
+"""What is told of a claim: lane, id, name, data, note, attempt, token."""
 
 Put = tuple[Argument, ...]
 """One message to enqueue, as it is written on the wire, its lane first."""
@@ -50,60 +54,56 @@ Ending = tuple[str, str, str, str]
 
 
 @dataclass(slots=True, eq=False)
-class Want:
-    """How many claims: of these lanes (their wire names), or of any; before that, what is confirmed.
+class Taking(ABC):
+    """A call for up to `count` claims: of these lanes (their wire names), or of any; before that, what is confirmed.
 
     `wait_ms` says for how long the caller will wait for these lanes if it finds nothing, `notice` which shared lanes
     others may have added to.
     """
 
-    count: int
-    lanes: tuple[str, ...] | None = None
-    confirming: Sequence[Ending] = ()
-    wait_ms: int = 0
-    notice: tuple[str, ...] = ()
-    look: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Taken:
-    """What a claim brought. `next_ms`: when there may be more; None where nobody looked or nothing is known to come.
-
-    `confirmed` has for each that was to be confirmed whether it was held, or why Redis would not say.
-    """
-
-    claims: list[Claim]
-    next_ms: int | None = None
-    confirmed: Sequence[bool | QueueUnavailable] = ()
-
-
-@dataclass(slots=True, eq=False)
-class _Taking:
-    """A claim under way: what is sent, what the answer means."""
-
     calls: "Calls"
-    want: Want
-    token: str
-    answer: Answer
-    was_sent: bool = False
+    count: int
+    lanes: tuple[str, ...] | None
+    confirming: Sequence[Ending]
+    wait_ms: int
+    notice: tuple[str, ...]
+    look: bool
+    token: str = field(default="", init=False)
+    was_sent: bool = field(default=False, init=False)
+
+    @abstractmethod
+    def take(self, claims: list[Claim], next_ms: int | None, confirmed: Sequence[bool | QueueUnavailable]) -> None:
+        """What it brought. `next_ms`: when there may be more; None where nobody looked or nothing is known to come.
+
+        `confirmed` has for each that was to be confirmed whether it was held, or why Redis would not say.
+        """
+
+    @abstractmethod
+    def give_up(self, error: Exception) -> None:
+        """There is no answer."""
 
     def ask(self, attempt: Attempt) -> Command:
+        """What is sent."""
         self.was_sent = True
-        return self.calls.claiming(self.want, self.token, attempt)
+        return self.calls.claiming(self, attempt)
 
     def done(self) -> bool:
-        return False  # What it brings is put back where nobody waits for it any more.
+        """See `Answer`. What it brings is put back where nobody waits for it any more."""
+        return False
 
-    def set_result(self, told: Any) -> None:
-        confirmed, claims, next_ms = told
+    def set_result(self, told: list[Any]) -> None:
+        """See `Answer`."""
+        first, end = len(self.confirming), len(told) - 1
+        claims = [_claim(told[at : at + CLAIM_FIELDS]) for at in range(first, end, CLAIM_FIELDS)]
         link = self.calls.link
-        held = [link.unavailable(str(its)) if isinstance(its, Refused) else bool(its) for its in confirmed]
-        self.answer.set_result(Taken(list(map(_claim, claims)), None if next_ms < 0 else next_ms, held))
+        held = [link.unavailable(str(its)) if isinstance(its, Refused) else bool(its) for its in told[:first]]
+        self.take(claims, None if told[end] < 0 else told[end], held)
 
     def set_exception(self, error: Exception) -> None:
+        """See `Answer`."""
         if self.was_sent:
             self.calls.abandon([f"{self.token}."])
-        self.answer.set_exception(error)
+        self.give_up(error)
 
 
 class Calls:
@@ -131,6 +131,7 @@ class Calls:
         self._abandoned: list[str] = []
         self._enqueues = JointCalls(self.link, self._command(scripts().enqueue, self._retention_ms))
         self._ends = JointCalls(self.link, self._command(scripts().finish, self._retention_ms))
+        self._claim_command = self._command(scripts().claim, self._retention_ms)
         self.has_claimed = False
 
     async def _prepare(self, wire: Wire) -> None:
@@ -161,33 +162,31 @@ class Calls:
         return sum(await self._enqueues.ask_many(puts))
 
     def ending(self, claim: Claim) -> Ending:
-        """For `Want.confirming`. Raises `InvalidInput` for a lane that cannot be written."""
+        """For `Taking.confirming`. Raises `InvalidInput` for a lane that cannot be written."""
         return *_held(claim), self.nonce()
 
-    def claim(self, want: Want, answer: Answer) -> None:
-        """Up to `want.count` claims, after what is to be confirmed was, where it was held: `Taken` for who waits.
+    def claim(self, taking: Taking) -> None:
+        """Up to `count` claims, after what is to be confirmed was, where it was held.
 
         When the answer never came and the claims may have been made, they are put back before the next are.
         """
         if self._abandoned:
             self._put_back_abandoned()
-        taking = _Taking(self, want, f"{TOKEN}{self.nonce()}", answer)
-        self.has_claimed |= want.count > 0
+        taking.token = f"{TOKEN}{self.nonce()}"
+        self.has_claimed |= taking.count > 0
         self.link.send(taking.ask, taking)
 
-    def claiming(self, want: Want, token: str, attempt: Attempt) -> Command:
+    def claiming(self, taking: Taking, attempt: Attempt) -> Command:
         """What is sent for a claim."""
-        ends = chain.from_iterable(want.confirming)
-        lanes: Command = ("-1",) if want.lanes is None else (len(want.lanes), *want.lanes)
-        return self._command(
-            scripts().claim,
-            self._retention_ms,
-            len(want.confirming),
-            *ends,
-            *(token, self._lease_ms, self._holder, want.count),
-            *(YES if attempt.is_retry else NO, YES if want.look else NO, attempt.connection, want.wait_ms or NO),
+        lanes: Command = ("-1",) if taking.lanes is None else (len(taking.lanes), *taking.lanes)
+        return (
+            *self._claim_command,
+            len(taking.confirming),
+            *chain.from_iterable(taking.confirming),
+            *(taking.token, self._lease_ms, self._holder, taking.count),
+            *(YES if attempt.is_retry else NO, YES if taking.look else NO, attempt.connection, taking.wait_ms or NO),
             *lanes,
-            *want.notice,
+            *taking.notice,
         )
 
     def abandon(self, tokens: Sequence[str]) -> None:

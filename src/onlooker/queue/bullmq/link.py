@@ -88,17 +88,25 @@ def is_of_call(error: Exception) -> bool:
     return not isinstance(error, QueueUnavailable) or isinstance(error.__cause__, Refused)
 
 
+Persist = Callable[[Ask, Answer, Exception, float], None]
+"""Asks again for who waits, after a failure of what began then."""
+
+Waiting = tuple[Answer, float, Ask | None]
+"""Who waits for an answer and until when; what is asked again in its place if it fails."""
+
+
 class Wire(asyncio.Protocol):
     """An open connection and who waits for its answers."""
 
-    def __init__(self, connection: Connection, number: int) -> None:
+    def __init__(self, connection: Connection, number: int, persist: Persist) -> None:
         # redis-py has resolved the address, spoken TLS and authenticated; from here on we read and write.
         self._connection = connection
         writer: Any = connection._writer  # noqa: SLF001 - redis-py has no public way to the streams
         self._transport: asyncio.Transport = writer.transport
         self._streams = self._transport.get_protocol()
         self._replies = hiredis.Reader(replyError=Refused)
-        self._waiting: deque[tuple[Answer, float]] = deque()
+        self._waiting: deque[Waiting] = deque()
+        self._persist = persist
         self._alarm: asyncio.TimerHandle | None = None
         self.loop = asyncio.get_running_loop()
         self.first_attempt = Attempt(number, is_retry=False)
@@ -109,14 +117,17 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(high=0)
 
-    def send(self, command: Command, answer: Answer, *, timeout_s: float | None = None) -> None:
-        """Ask. The answer is what Redis tells, or `Refused`, or `ConnectionLost`. Raises for what cannot be sent."""
+    def send(self, command: Command, answer: Answer, ask: Ask | None = None, timeout_s: float | None = None) -> None:
+        """Ask. The answer is what Redis tells, or `Refused`, or `ConnectionLost`. Raises for what cannot be sent.
+
+        With `ask` a failure is not told: it is asked again.
+        """
+        deadline = self.loop.time() + (TRY_TIMEOUT_S if timeout_s is None else timeout_s)
         if not self.is_open:
-            answer.set_exception(ConnectionLost("the connection was closed"))
+            self._fail((answer, deadline, ask), ConnectionLost("the connection was closed"))
             return
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means one argument
-        deadline = self.loop.time() + (TRY_TIMEOUT_S if timeout_s is None else timeout_s)
-        self._waiting.append((answer, deadline))
+        self._waiting.append((answer, deadline, ask))
         if self._alarm is None:
             self._alarm = self.loop.call_at(deadline, self._watch)
         self._transport.write(packed)
@@ -127,6 +138,15 @@ class Wire(asyncio.Protocol):
         self.send(command, answer, timeout_s=timeout_s)
         return answer
 
+    def _fail(self, waiting: Waiting, failure: Exception) -> None:
+        answer, deadline, ask = waiting
+        if answer.done():
+            return
+        if ask is None:
+            answer.set_exception(failure)
+        else:
+            self._persist(ask, answer, failure, deadline - TRY_TIMEOUT_S)
+
     def drop(self, why: str) -> None:
         """Close; whoever waits for an answer is told. A second call does nothing."""
         if not self.is_open:
@@ -136,9 +156,7 @@ class Wire(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
         while self._waiting:
-            answer, _ = self._waiting.popleft()
-            if not answer.done():
-                answer.set_exception(ConnectionLost(why))
+            self._fail(self._waiting.popleft(), ConnectionLost(why))
 
     async def close(self) -> None:
         """Close, and return when it is closed. A second call does nothing."""
@@ -163,13 +181,11 @@ class Wire(asyncio.Protocol):
         try:
             replies.feed(data)
             while self.is_open and (reply := replies.gets()) is not False:
-                answer, _ = self._waiting.popleft()
-                if answer.done():
-                    continue
+                waiting = self._waiting.popleft()
                 if isinstance(reply, Refused):
-                    answer.set_exception(reply)
-                else:
-                    answer.set_result(reply)
+                    self._fail(waiting, reply)
+                elif not waiting[0].done():
+                    waiting[0].set_result(reply)
         except (hiredis.ProtocolError, IndexError):
             self.drop("the server did not speak as Redis does")
 
@@ -177,25 +193,6 @@ class Wire(asyncio.Protocol):
         """Tell who waits for answers, and redis-py, which waits for this when it disconnects."""
         self.drop("the server closed the connection" if exc is None else str(exc) or type(exc).__name__)
         self._streams.connection_lost(exc)
-
-
-@dataclass(slots=True, eq=False)
-class _First:
-    """The first attempt of a call, which is most often the only one."""
-
-    link: "Link"
-    ask: Ask
-    answer: Answer
-    began_at: float
-
-    def done(self) -> bool:
-        return self.answer.done()
-
-    def set_result(self, told: Any) -> None:
-        self.answer.set_result(told)
-
-    def set_exception(self, failure: Exception) -> None:
-        self.link.persist(self.ask, self.answer, failure, self.began_at)
 
 
 class Link:
@@ -229,7 +226,7 @@ class Link:
             self.persist(ask, answer, None, asyncio.get_running_loop().time())
             return
         try:
-            wire.send(ask(wire.first_attempt), _First(self, ask, answer, wire.loop.time()))
+            wire.send(ask(wire.first_attempt), answer, ask)
         except Exception as error:  # noqa: BLE001 - it is for who waits for the answer, as in `_persist`
             answer.set_exception(error)
 
@@ -310,7 +307,7 @@ class Link:
             connection = self._address.connection()
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's own
             self._made += 1
-            wire = Wire(connection, self._made)
+            wire = Wire(connection, self._made, self.persist)
             try:
                 await self._prepare(wire)
             except BaseException:

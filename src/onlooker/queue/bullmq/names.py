@@ -31,7 +31,7 @@ def lane_name(lane: Lane) -> str:
 
 def lane_of(name: str) -> Lane:
     """The lane that has this name on the wire."""
-    plain = unquote(name)
+    plain = unquote(name) if "%" in name else name
     return Lane(plain, plain.startswith(SESSION))
 
 
@@ -44,6 +44,8 @@ def job_id(message_id: str) -> str:
 
 def message_id(wire_id: str) -> str:
     """The id that stands on the wire as this."""
+    if "%" not in wire_id:
+        return wire_id
     return "" if wire_id == "%" else unquote(wire_id)
 
 

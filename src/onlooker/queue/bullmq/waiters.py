@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from onlooker.domain.errors import QueueUnavailable
 from onlooker.queue.bullmq import names
 from onlooker.queue.bullmq.address import Address
-from onlooker.queue.bullmq.calls import Calls, Ending, Taken, Want
+from onlooker.queue.bullmq.calls import Calls, Ending, Taking
 from onlooker.queue.bullmq.joint import Gathering
 from onlooker.queue.bullmq.link import ConnectionLost, Link, NotConnected, Refused, Wire, is_of_call
 from onlooker.queue.contract import Claim, Lane
@@ -55,30 +55,34 @@ class _Waiter:
     confirming: Ending | None
     answer: asyncio.Future[tuple[list[Claim], bool]]
     confirmed: bool = False
-    round: "_Round | None" = None
     alarm: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True, eq=False)
-class _Round:
-    """One call: for several callers of any lane, for one of certain lanes, or for nobody. It is told its answer."""
+class _Round(Taking):
+    """One call: for several callers of any lane, for one of certain lanes, or for nobody."""
 
     owner: "Waiters"
     waiters: list[_Waiter]
-    want: Want
     began_at: float
-    ended: asyncio.Future[None]
     brought: int = 0
     failure: Exception | None = None
+    is_over: bool = False
+    ended: asyncio.Future[None] | None = None
 
-    def done(self) -> bool:
-        return False
+    def take(self, claims: list[Claim], next_ms: int | None, confirmed: Sequence[bool | QueueUnavailable]) -> None:
+        self.owner.take(self, claims, next_ms, confirmed)
 
-    def set_result(self, taken: Taken) -> None:
-        self.owner.take(self, taken)
-
-    def set_exception(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
         self.owner.give_up(self, error)
+
+    def end(self) -> asyncio.Future[None]:
+        """Done when its callers were told."""
+        if self.ended is None:
+            self.ended = asyncio.get_running_loop().create_future()
+            if self.is_over:
+                self.ended.set_result(None)
+        return self.ended
 
 
 class Waiters:
@@ -128,8 +132,9 @@ class Waiters:
         except asyncio.CancelledError:
             if not waiter.answer.cancelled() and waiter.answer.exception() is None:
                 self._put_back(waiter.answer.result()[0])
-            elif waiter.round is not None:
-                self._note_returning(waiter.round.ended)
+            for asked in self._rounds:
+                if waiter in asked.waiters:
+                    self._note_returning(asked.end())
             raise
         finally:
             self._waiters.pop(waiter, None)
@@ -151,34 +156,37 @@ class Waiters:
         waits = lanes is not None and here[0].until > now
         notices = tuple(self._notices)
         self._notices.clear()
-        want = Want(
-            count=min(sum(waiter.count for waiter in here), LARGEST_BATCH),
-            lanes=lanes,
-            confirming=[waiter.confirming for waiter in here if waiter.confirming is not None],
-            wait_ms=WAITED_MS if waits else 0,
-            notice=notices,
-            look=now >= self._look_at,
+        asked = _Round(
+            self._calls,
+            min(sum([waiter.count for waiter in here]), LARGEST_BATCH),
+            lanes,
+            [waiter.confirming for waiter in here if waiter.confirming is not None],
+            WAITED_MS if waits else 0,
+            notices,
+            now >= self._look_at,
+            self,
+            here,
+            now,
         )
-        asked = _Round(self, here, want, now, loop.create_future())
-        for waiter in here:
-            waiter.round = asked
         self._rounds.add(asked)
-        self._calls.claim(want, asked)
+        self._calls.claim(asked)
         return asked
 
-    def take(self, asked: _Round, taken: Taken) -> None:
+    def take(
+        self, asked: _Round, claims: list[Claim], next_ms: int | None, confirmed: Sequence[bool | QueueUnavailable]
+    ) -> None:
         """Share out what a call has brought; who got nothing stays as long as they wait."""
-        if asked.ended.done():
+        if asked.is_over:
             return  # It was closed meanwhile, and whatever it holds is released.
         self._arriving.answered(len(asked.waiters))
         now = asyncio.get_running_loop().time()
-        if asked.want.look:
+        if asked.look:
             self._look_at = asked.began_at + self._look_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads processes
-        if taken.next_ms is not None:
-            self._look_at = min(self._look_at, now + max(SHORTEST_WAIT_S, taken.next_ms / 1000))
-        asked.brought = len(taken.claims)
-        waiters = self._tell_confirmed(asked.waiters, taken.confirmed)
-        self._share(taken.claims, waiters)
+        if next_ms is not None:
+            self._look_at = min(self._look_at, now + max(SHORTEST_WAIT_S, next_ms / 1000))
+        asked.brought = len(claims)
+        waiters = self._tell_confirmed(asked.waiters, confirmed)
+        self._share(claims, waiters)
         for waiter in waiters[asked.brought :]:
             if waiter.until > now:
                 self._stay(waiter)
@@ -202,7 +210,7 @@ class Waiters:
 
     def give_up(self, asked: _Round, error: Exception) -> None:
         """A call has failed; what is wrong may be with one of those who asked together."""
-        self._notices.update(asked.want.notice)
+        self._notices.update(asked.notice)
         if len(asked.waiters) > 1 and is_of_call(error):
             for waiter in asked.waiters:
                 self._arrive([waiter])
@@ -213,11 +221,8 @@ class Waiters:
 
     def _end(self, asked: _Round) -> None:
         self._rounds.discard(asked)
-        for waiter in asked.waiters:
-            # Else the two would hold each other until Python looks for such garbage, which is not cheap.
-            if waiter.round is asked:
-                waiter.round = None
-        if not asked.ended.done():
+        asked.is_over = True
+        if asked.ended is not None and not asked.ended.done():
             asked.ended.set_result(None)
 
     def _stay(self, waiter: _Waiter) -> None:
@@ -295,14 +300,14 @@ class Waiters:
         if anything or self._notices or not self._waiters:
             asked = await self._asked(anything)
             # There may be more than one call may bring.
-            self._was_woken |= asked.brought == asked.want.count > 0 and bool(self._waiters)
+            self._was_woken |= asked.brought == asked.count > 0 and bool(self._waiters)
         for waiter in [waiter for waiter in self._waiters if waiter.lanes is not None]:
             await self._asked([waiter])
 
     async def _asked(self, waiters: list[_Waiter]) -> _Round:
         """A call that has been answered. Raises `QueueUnavailable`."""
         asked = self._ask(waiters)
-        await asyncio.wait({asked.ended})
+        await asyncio.wait({asked.end()})
         if asked.failure is not None:
             raise asked.failure
         return asked
@@ -392,7 +397,7 @@ class Waiters:
         self._fail(self._waiters, closed)
         self._set_alarm()
         await self._markers.close()
-        under_way = [*self._tasks, *(asked.ended for asked in self._rounds)]
+        under_way = [*self._tasks, *(asked.end() for asked in self._rounds)]
         if under_way:
             await asyncio.wait(under_way, timeout=END_WITHIN_S)
         for asked in list(self._rounds):

@@ -23,6 +23,9 @@ return done(once(ARGV[1], function()
     call('DEL', k .. set)
   end
   call('ZREM', P .. 'ready', q)
-  if exclusive(q) then seldom().settle(q, k) end
+  if exclusive(q) then
+    newly_ended = newly_ended + count
+    seldom().settle(q, k)
+  end
   return count
 end))

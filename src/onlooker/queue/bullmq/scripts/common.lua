@@ -4,14 +4,16 @@
 --
 -- Keys of the whole queue:
 --   ready   zset: lanes that may be served now, by the place of their oldest waiting message
---   lanes   zset: session lanes with unfinished messages, and how many
+--   busy    set: session lanes with unfinished messages
 --   leases  zset: LANE:ID of each claim of ours, by the end of its lease
 --   due     zset: LANE:ID of delayed messages of session lanes, by the time from which they may be served
 --   checks  zset: lanes to be looked at, by when: shared ones again and again, others that could not be served
 --   dead    zset: LANE:ID of dead letters of session lanes, by when; kinds  set: the shared lanes
 --   wake    zset: the marker that one waiting process takes; waited  zset: lanes that somebody waits for alone
---   seq     the last place given; epoch  changes when everything was lost; fence.HOLDER, did.NONCE  for retries
+--   seq     the last place given; ended  how many places are of no unfinished message of a session
+--   epoch   changes when everything was lost; fence.HOLDER, did.NONCE  for retries
 -- Keys of a lane are BullMQ's: PREFIX:LANE:wait, active, delayed, failed, completed, meta, marker, events, ID, ID:lock.
+-- Ours is ID:done, of a confirmed message of a session: the nonces of its enqueue and its end, for the retention.
 -- Of a job's fields, those that begin with ol are ours: place, how it was ended, and in `ol` the nonce of the enqueue,
 -- flags and tool, a bar between them: a hash's fields cost more than what is in them.
 local call = redis.call
@@ -29,11 +31,16 @@ local function event(q, k, ...)
   if not exclusive(q) then call('XADD', k .. 'events', 'MAXLEN', '~', 10000, '*', 'event', ...) end
 end
 
--- A job that BullMQ's own tools added gets its place when it is first met.
+-- By how much this script changes `ended`.
+local newly_ended = 0
+
+-- A job that BullMQ's own tools added gets its place when it is first met, and is counted from then on.
 local function place_of(k, id)
   local place = call('HGET', k .. id, 'ol_seq')
   if place then return tonumber(place) end
   place = call('INCR', P .. 'seq')
+  local q = string.sub(k, #P + 1, -2)
+  if exclusive(q) then call('SADD', P .. 'busy', q) else newly_ended = newly_ended + 1 end
   if call('EXISTS', k .. id) == 1 then call('HSET', k .. id, 'ol_seq', place) end
   return place
 end
@@ -54,6 +61,13 @@ local function mark(q, k)
 end
 
 local seldom -- in seldom.lua
+
+-- A session's lane has nothing unfinished.
+local function forget(q, k)
+  call('SREM', P .. 'busy', q)
+  call('ZREM', P .. 'ready', q)
+  call('HDEL', k .. 'meta', 'concurrency')
+end
 
 -- A claim that confirms a message first may be handed its lane: with no other ready it is the oldest, and need not be put
 -- among those only to be taken from them. How many others were ready is kept for who asks later.
@@ -80,6 +94,7 @@ local function refresh(q, k, is_idle)
     local other, its, at = seldom().oldest_delayed(k)
     if not id or its < place then
       if at > now then
+        call('ZADD', P .. 'due', at, q .. ':' .. other)
         call('ZREM', P .. 'ready', q)
         return true
       end
@@ -111,8 +126,9 @@ local function try(act, ...)
   return { err = told }
 end
 
--- What a script returns, once the marker is set for what it has made ready.
+-- What a script returns, once what it has ended is counted and the marker set for what it has made ready.
 local function done(told)
+  if newly_ended ~= 0 then call('INCRBY', P .. 'ended', newly_ended) end
   if is_news then call('ZADD', P .. 'wake', 0, '0') end
   return told
 end

@@ -1,4 +1,5 @@
 -- ARGV: retention. Counts by state: of the sessions together, then of each shared lane; lanes; age of the oldest.
+local COUNTED_LANES = 200
 local since = now - tonumber(ARGV[1])
 local claimed, oldest = 0, nil
 local function meet(q, id)
@@ -14,16 +15,19 @@ local first = call('ZRANGE', P .. 'ready', 0, 0)[1]
 if first then meet(first, call('LINDEX', P .. first .. ':wait', -1)) end
 for _, member in ipairs(call('ZRANGE', P .. 'due', 0, PORTION)) do meet(seldom().split(member)) end
 local delayed = call('ZCOUNT', P .. 'due', '(' .. now, '+inf')
--- However many lanes there are, few have a count of their own.
-local open, count = 0, 0
-while true do
-  count = tonumber(call('ZRANGEBYSCORE', P .. 'lanes', '(' .. count, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or nil)
-  if not count then break end
-  open = open + count * call('ZCOUNT', P .. 'lanes', count, count)
+-- Few lanes are counted, for others than us may have changed them; of many the places given and not ended have to do.
+local lanes, given = call('SCARD', P .. 'busy'), tonumber(call('GET', P .. 'seq') or 0)
+local open = given - tonumber(call('GET', P .. 'ended') or 0)
+if lanes <= COUNTED_LANES then
+  local counted = claimed + call('ZCARD', P .. 'due')
+  for _, q in ipairs(call('SMEMBERS', P .. 'busy')) do
+    counted = counted + call('LLEN', P .. q .. ':wait') + call('LLEN', P .. q .. ':paused')
+  end
+  if counted ~= open then call('SET', P .. 'ended', given - counted) end
+  open = counted
 end
 call('ZREMRANGEBYSCORE', P .. 'dead', 0, since)
-local lanes = call('ZCARD', P .. 'lanes')
-local told = { { '', open - claimed - delayed, delayed, claimed, call('ZCARD', P .. 'dead') } }
+local told = { { '', math.max(open - claimed - delayed, 0), delayed, claimed, call('ZCARD', P .. 'dead') } }
 for _, q in ipairs(call('SMEMBERS', P .. 'kinds')) do
   local k = P .. q .. ':'
   local later = call('ZCOUNT', k .. 'delayed', string.format('%.0f', (now + 1) * SCORE), '+inf')

@@ -3,8 +3,12 @@
 local STRIDE = 8
 
 -- Enqueue an id that is known. 1 or 0 as above; nil: it is finished and was dropped, the message is to be put.
-local function meet_known(q, k, id, due, finished_on, replaces)
-  local rare = seldom()
+local function meet_known(q, k, id, due, ours, replaces)
+  local rare, job = seldom(), k .. id
+  local known, ending = call('HMGET', job, 'name', 'ol', 'finishedOn'), call('GET', job .. ':done')
+  local nonce = string.match(ours, '.-|')
+  if nonce == string.match(ending or '', '.-|') or nonce == string.match(known[2] or '', '.-|') then return 1 end
+  if not known[1] and not ending then return nil end -- what others left behind
 
   -- Bring the due time of a delayed message forward, never back.
   local function pull_one(its, at)
@@ -34,10 +38,10 @@ local function meet_known(q, k, id, due, finished_on, replaces)
     return call('ZSCORE', k .. 'prioritized', id)
   end
 
-  if finished_on then
-    if not replaces and now - tonumber(finished_on) < tonumber(ARGV[1]) then return 0 end
+  if ending or known[3] then
+    if not replaces and (ending or now - tonumber(known[3]) < tonumber(ARGV[1])) then return 0 end
     pull_head()
-    call('DEL', k .. id, k .. id .. ':logs')
+    call('DEL', job, job .. ':done', job .. ':logs')
     call('ZREM', k .. 'failed', id)
     if exclusive(q) then call('ZREM', P .. 'dead', q .. ':' .. id) else call('ZREM', k .. 'completed', id) end
     return nil
@@ -67,17 +71,22 @@ local function push(k, id)
   return call('LLEN', k .. 'paused')
 end
 
+-- A session's lane has something unfinished. Whether that was not known.
+local function open_lane(q, k)
+  if call('SADD', P .. 'busy', q) == 0 then return false end
+  call('HSET', k .. 'meta', 'concurrency', 0)
+  return true
+end
+
 local last_place
 
 local function enqueue(at)
-  local q, id, name = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local delay, ours = tonumber(ARGV[at + 5]), ARGV[at + 7]
+  local q, id, name, ours = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 7]
+  local delay, is_session = tonumber(ARGV[at + 5]), exclusive(q)
   local k = P .. q .. ':'
   local job = k .. id
-  local known = call('EXISTS', job) == 1 and call('HMGET', job, 'name', 'ol', 'finishedOn')
-  if known and known[1] then
-    if known[2] and string.sub(ours, 1, #known[2]) == known[2] then return 1 end
-    local told = meet_known(q, k, id, now + delay, known[3], ARGV[at + 6] ~= '0')
+  if call('EXISTS', job, job .. ':done') > 0 then
+    local told = meet_known(q, k, id, now + delay, ours, ARGV[at + 6] ~= '0')
     if told then return told end
   end
   -- The first that needs a place takes those of all that follow it too.
@@ -85,29 +94,35 @@ local function enqueue(at)
   if not place then
     local left = (#ARGV - at + 1) / STRIDE
     place = left == 1 and call('INCR', P .. 'seq') or call('INCRBY', P .. 'seq', left) - left + 1
+    newly_ended = newly_ended + left
   end
   last_place = place
   call('HSET', job, 'name', name, 'data', ARGV[at + 3], 'opts', ARGV[at + 4], 'timestamp', now, 'delay', delay,
     'priority', '0', 'ol_seq', place, 'ol', ours)
-  event(q, k, 'added', 'jobId', id, 'name', name)
-  local count
-  if exclusive(q) then
-    count = tonumber(call('ZINCRBY', P .. 'lanes', 1, q))
-    if count == 1 then call('HSET', k .. 'meta', 'concurrency', 0) end
-  elseif call('SADD', P .. 'kinds', q) == 1 then
-    call('ZADD', P .. 'checks', 'NX', now + CHECK_SHARED_MS, q)
+  if is_session then
+    newly_ended = newly_ended - 1
+  else
+    event(q, k, 'added', 'jobId', id, 'name', name)
+    if call('SADD', P .. 'kinds', q) == 1 then call('ZADD', P .. 'checks', 'NX', now + CHECK_SHARED_MS, q) end
   end
   if delay > 0 then
+    if is_session then open_lane(q, k) end
     seldom().delay_until(q, k, id, now + delay)
     return 1
   end
   local length = push(k, id)
-  event(q, k, 'waiting', 'jobId', id)
-  if (count or length) == 1 then call('ZADD', P .. 'ready', place, q) end
-  if not count or count == 1 then
+  if not is_session then
+    event(q, k, 'waiting', 'jobId', id)
+    if length == 1 then call('ZADD', P .. 'ready', place, q) end
     mark(q, k)
-  elseif length == 1 and call('LLEN', k .. 'active') == 0 and call('ZCARD', k .. 'delayed') == 0 then
-    seldom().settle(q, k) -- others than us have emptied the lane
+  elseif length == 1 then
+    local is_new = open_lane(q, k)
+    if call('LLEN', k .. 'active') == 0 and call('ZCARD', k .. 'delayed') == 0 then
+      call('ZADD', P .. 'ready', place, q)
+      mark(q, k)
+    elseif is_new then
+      seldom().settle(q, k) -- others than us use this lane
+    end
   end
   return 1
 end

@@ -60,12 +60,6 @@ function seldom()
     return id, place, at
   end
 
-  local function forget(q, k)
-    call('ZREM', P .. 'lanes', q)
-    call('ZREM', P .. 'ready', q)
-    call('HDEL', k .. 'meta', 'concurrency')
-  end
-
   local function unfinished(k)
     return call('LLEN', k .. 'wait') + call('LLEN', k .. 'paused') + call('LLEN', k .. 'active')
       + call('ZCARD', k .. 'delayed') + call('ZCARD', k .. 'prioritized')
@@ -75,7 +69,7 @@ function seldom()
   local function settle(q, k)
     local count = unfinished(k)
     if count == 0 then return forget(q, k) end
-    call('ZADD', P .. 'lanes', count, q)
+    call('SADD', P .. 'busy', q)
     call('HSET', k .. 'meta', 'concurrency', 0)
     local active = call('LINDEX', k .. 'active', 0)
     if not active and not is_paused(k) then return refresh(q, k, true) end
@@ -188,7 +182,6 @@ function seldom()
     delay_until = delay_until,
     undelay = undelay,
     oldest_delayed = oldest_delayed,
-    forget = forget,
     unfinished = unfinished,
     settle = settle,
     put_back = put_back,
