@@ -104,6 +104,15 @@ def test_the_doctor_says_where_each_setting_comes_from_and_no_password(cli: Cli)
     assert told["ONLOOKER_PROVIDER"]["from"] == "default"
 
 
+def test_the_doctor_says_of_the_queue_what_is_wrong_with_its_settings(cli: Cli) -> None:
+    cli.succeed("keys", "list")
+    ended = cli.run("doctor", env={"ONLOOKER_QUEUE_ENGINE": "bullmq", "ONLOOKER_REDIS_URL": "redis://:secret/x@one"})
+    assert ended.code == 1
+    assert "PROBLEM queue: ONLOOKER_REDIS_URL: " in ended.out
+    assert "PROBLEM database" not in ended.out
+    assert "secret" not in ended.out
+
+
 def test_the_doctor_finds_jobs_without_a_worker_and_is_content_when_one_runs(waiting: Cli) -> None:
     ended = waiting.run("doctor")
     assert ended.code == 1

@@ -1,7 +1,6 @@
 """`onlooker doctor`: what is set, what is reachable, what to do."""
 
 import asyncio
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 WORKER_SEEN_MS = 30_000
 """Three heartbeats."""
 DATABASE_WAIT_S = 5.0
-PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
 
 
 class Level(StrEnum):
@@ -117,7 +115,9 @@ def _check_settings() -> tuple["Settings | None", list[dict[str, str]], list[Che
 
 
 def _shown(value: Any) -> str:
-    return PASSWORD.sub(r"\1:…@", str(int(value) if isinstance(value, bool) else value))
+    from onlooker.storage.urls import hide_passwords
+
+    return hide_passwords(str(int(value) if isinstance(value, bool) else value))
 
 
 def _check_home(home: Path) -> Check:
@@ -193,7 +193,10 @@ async def _check_queue(settings: "Settings", database: "Database") -> list[Check
     from onlooker.parts import open_queue
     from onlooker.storage import overview, workers
 
-    queue = open_queue(settings, database, ProcessIdentity.of_this_process())
+    try:
+        queue = open_queue(settings, database, ProcessIdentity.of_this_process())
+    except Misconfigured as error:
+        return [Check("queue", Level.PROBLEM, each, "correct or unset it") for each in error.problems]
     try:
         health = await queue.health()
         if not health.ok:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
 from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.storage import dialect
 from onlooker.storage.hosts import Hosts
-from onlooker.storage.urls import each_host, parse_url
+from onlooker.storage.urls import each_host, hide_passwords, parse_url
 from onlooker.telemetry import Outage
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class PostgresDatabase:
     name = dialect.POSTGRES
 
     def __init__(self, url: URL, *, limits: PostgresLimits, direct_url: str = "") -> None:
-        self.url = url.render_as_string(hide_password=True)
+        self.url = hide_passwords(url.render_as_string(hide_password=False))
         self._hosts = _hosts(url, "ONLOOKER_DATABASE_URL")
         direct = "ONLOOKER_DATABASE_DIRECT_URL"
         self._direct = _hosts(parse_url(direct_url, direct), direct) if direct_url else None

@@ -15,6 +15,19 @@ _SEVERAL = re.compile(
 """A URL of several hosts."""
 
 
+_PASSWORDS = (
+    re.compile(r"(?P<before>://[^:/?#]*:).*(?=@)", re.DOTALL),
+    re.compile(r"(?P<before>[?&](?:ssl)?password=)[^&]*"),
+)
+
+
+def hide_passwords(url: str) -> str:
+    """The URL as it may be shown. Where it is unclear what is the password, more is hidden."""
+    for password in _PASSWORDS:
+        url = password.sub(r"\g<before>***", url)
+    return url
+
+
 def parse_url(url: str, variable: str = "ONLOOKER_DATABASE_URL") -> URL:
     """A database's URL. Several hosts, as Postgres writes them (`H1:P1,H2:P2`), become its option `host`.
 
@@ -24,9 +37,12 @@ def parse_url(url: str, variable: str = "ONLOOKER_DATABASE_URL") -> URL:
         options = "&".join(filter(None, [f"host={quote(several['hosts'], safe='')}", several["options"]]))
         url = f"{several['head']}{several['path'] or '/'}?{options}"
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise Misconfigured([f"{variable} cannot be read: it is postgresql://USER:PASSWORD@HOST:PORT/NAME"]) from None
+    if "@" in (parsed.host or ""):
+        raise Misconfigured([f"{variable} cannot be read: in a password @ is written %40"])
+    return parsed
 
 
 def each_host(url: URL) -> list[URL]:
