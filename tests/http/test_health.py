@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import redis
 
 from onlooker import __version__
 from onlooker.domain.jobs import KIND_LANES
@@ -59,12 +60,51 @@ async def test_health_tells_of_redis_and_of_every_kind_lane(home: Path, sqlite_u
         told = (await client.get("/api/health")).json()["queue"]
         ready = await client.get("/api/readiness")
 
-    redis = {"status": "ok", "mode": "docker", "host": target.hostname, "port": target.port, "prefix": "onlooker"}
-    assert (told["engine"], told["status"], told["redis"]) == ("bullmq", "ok", redis)
+    about = {"status": "ok", "mode": "docker", "host": target.hostname, "port": target.port, "prefix": "onlooker"}
+    assert (told["engine"], told["status"], told["redis"]) == ("bullmq", "ok", about)
     assert told["depth"]["pending"] == 1
     assert set(told["depth"]["kinds"]) == set(KIND_LANES.values())
     assert ready.json() == {"status": "ready", "problems": []}
     assert str(target.password) not in str(told)
+
+
+async def test_the_queue_is_where_the_url_says_as_whom_it_says(
+    home: Path, sqlite_url: str, own_redis: RedisServer
+) -> None:
+    place = f"{own_redis.host}:{own_redis.port}"
+    with redis.Redis.from_url(own_redis.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "queue", "on", ">p@ss", "~*", "&*", "+@all")
+        settings = load_settings(
+            home=home, database_url=sqlite_url, queue_engine="bullmq", queue_prefix="our team:x",
+            redis_url=f"redis://queue:p%40ss@{place}/3",
+        )  # fmt: skip
+        async with site_with(settings) as site, site.client(site.ours.key) as client:
+            await client.post("/v1/events", json=site.event())
+            told = (await client.get("/api/health")).json()["queue"]
+            users = {each["user"] for each in admin.client_list() if each["name"] == "onlooker"}
+        assert told["redis"]["prefix"] == "our-team-x"
+        assert told["depth"]["pending"] == 1
+        assert users == {"queue"}
+        assert admin.dbsize() == 0
+    with redis.Redis.from_url(f"{own_redis.url.removesuffix('0')}3") as there:
+        keys = there.keys()
+        assert keys
+        assert all(key.startswith(b"our-team-x:") for key in keys)
+
+
+async def test_a_redis_without_a_password_is_named_by_host_and_port(
+    home: Path, sqlite_url: str, own_redis: RedisServer
+) -> None:
+    with redis.Redis.from_url(own_redis.url) as admin:
+        admin.config_set("requirepass", "")
+    settings = load_settings(
+        home=home, database_url=sqlite_url, queue_engine="bullmq", redis_host=own_redis.host, redis_port=own_redis.port
+    )
+    async with site_with(settings) as site, site.client(site.ours.key) as client:
+        await client.post("/v1/events", json=site.event())
+        told = (await client.get("/api/health")).json()["queue"]
+    assert (told["redis"]["host"], told["redis"]["port"]) == (own_redis.host, own_redis.port)
+    assert told["depth"]["pending"] == 1
 
 
 async def test_health_says_within_two_seconds_that_redis_is_away(
