@@ -165,7 +165,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             now_ms=now_ms,
         )
         hooks = Hooks(database, ingest=ingest, accounts=accounts, places=places, now_ms=now_ms, catching_up=catching_up)
-        spool = Spool(settings.home, hooks, principal=lambda: find_principal(accounts, settings))
+        spool = Spool(
+            settings.home, hooks, principal=lambda: find_principal(accounts, settings), requests=lambda: ingest.requests
+        )
         forget = Forget(database, outbox, spool, now_ms=now_ms)
         contexts = SessionContexts(database)
         vectors = VectorIndex(settings.home)

@@ -17,7 +17,7 @@ from onlooker.domain.errors import StorageUnavailable
 from onlooker.domain.models import Recorded, Scope
 from onlooker.hooks import client
 from onlooker.services import spool
-from onlooker.services.ingest import Ready
+from onlooker.services.ingest import EventInput, Ready
 from onlooker.services.spool import count_dropped
 from onlooker.settings import load_settings
 from onlooker.storage import sessions
@@ -215,6 +215,33 @@ async def test_a_file_goes_only_when_its_event_is_stored(home: Home, monkeypatch
     await home.app.spool.replay()
     assert len(left) == 4
     assert min(left) >= 7
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_while_others_have_something_stored_batches_are_small(
+    home: Home, monkeypatch: pytest.MonkeyPatch, *, others: bool
+) -> None:
+    monkeypatch.setattr(spool, "BATCH", 6)
+    monkeypatch.setattr(spool, "SHARED_BATCH", 2)
+    for number in range(20):
+        home.prompt(number)
+    local = await home.app.accounts.ensure_local(home.path)
+    sent = EventInput(project_id=local.project.id, source_type="api", event_type="tool_use", occurred_at=AT, payload={})
+    foreign = await home.app.ingest.make_ready(local.principal, [sent])
+    store, sizes = home.app.ingest.store, list[int]()
+
+    async def store_beside(ready: Ready) -> list[Recorded]:
+        sizes.append(len(ready.new))
+        other = asyncio.create_task(store(foreign)) if others and len(sizes) == 1 else None
+        stored = await store(ready)
+        if other is not None:
+            await other
+        return stored
+
+    monkeypatch.setattr(home.app.ingest, "store", store_beside)
+    await home.app.spool.replay()
+    # The second was made ready while the first was stored.
+    assert sizes == ([6, 6, 2, 2, 2, 2] if others else [6, 6, 6, 2])
 
 
 async def test_of_a_batch_with_one_that_is_refused_the_rest_follows_the_batch_before(

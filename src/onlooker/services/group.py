@@ -77,6 +77,8 @@ class GroupWriter:
         self._arrived = asyncio.Event()
         self._waiting_events = 0
         self._waiting_bytes = 0
+        self.requests = 0
+        """How many were taken so far."""
         self._closing = False
         self._writing: asyncio.Task[None] | None = None
         self._publishing: set[asyncio.Task[None]] = set()
@@ -118,6 +120,7 @@ class GroupWriter:
         self._waiting_events += len(events)
         self._waiting_bytes += size
         self._requests.append(request)
+        self.requests += 1
         self._arrived.set()
         try:
             return await request.answer

@@ -126,6 +126,11 @@ class Ingest:
         """Events that are accepted and not yet answered."""
         return self._writer.waiting
 
+    @property
+    def requests(self) -> int:
+        """How many requests to store something were accepted so far."""
+        return self._writer.requests
+
     async def record(self, principal: Principal, event: EventInput, *, generate: bool = True) -> Recorded:
         """Store one event. Again: the first row, unchanged. Raises as `record_many` does."""
         return (await self.store(await self._make_ready(principal, [event], [generate], batch=None)))[0]
