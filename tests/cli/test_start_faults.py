@@ -10,7 +10,7 @@ import pytest
 
 from cli_runner import Cli
 from postgres_admin import admin_execute
-from servers import PostgresServer, free_port
+from servers import PostgresServer, RedisServer, free_port
 
 QUICK = {"ONLOOKER_STARTUP_WAIT_S": "0.2"}
 
@@ -115,6 +115,25 @@ def test_a_postgres_that_comes_while_it_is_waited_for_is_used(cli: Cli, own_post
         assert waiting.stdout is not None
         assert "waiting for a part that is away" in waiting.stderr.readline()
         own_postgres.start()
+        assert "Onlooker" in waiting.stdout.readline()
+        waiting.terminate()
+
+
+@pytest.mark.parametrize("command", [("serve", "--no-worker"), ("worker", "run")])
+def test_a_redis_that_comes_while_it_is_waited_for_is_used(
+    cli: Cli, own_redis: RedisServer, command: tuple[str, ...]
+) -> None:
+    own_redis.stop()
+    cli.extra |= {"ONLOOKER_STARTUP_WAIT_S": "60", "ONLOOKER_QUEUE_ENGINE": "bullmq"}
+    cli.extra["ONLOOKER_REDIS_URL"] = own_redis.url
+    with cli.popen(*command) as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stdout is not None
+        said = waiting.stderr.readline()
+        assert "waiting for a part that is away" in said
+        assert f"{own_redis.host}:{own_redis.port}" in said
+        assert own_redis.password not in said
+        own_redis.start()
         assert "Onlooker" in waiting.stdout.readline()
         waiting.terminate()
 

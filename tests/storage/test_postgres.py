@@ -17,8 +17,10 @@ from sqlalchemy import text
 import servers
 from certificates import Authority, new_authority
 from observed import new_scope
+from onlooker.app import open_app
 from onlooker.domain.errors import Misconfigured, StorageUnavailable
 from onlooker.domain.models import Draft, NewObservation, ObservationKind
+from onlooker.settings import load_settings
 from onlooker.storage import dialect, forgetting, notices, observations, schema
 from onlooker.storage.changes import watch_changes
 from onlooker.storage.database import Connection, Database, open_database
@@ -60,6 +62,21 @@ async def test_each_transaction_has_its_settings(either_url: str) -> None:
             assert await database.tx(settings_of) == ["7s", "on", "off", "15s"]
             assert await database.tx(settings_of, durable=False) == ["7s", "off", "on", "15s"]
             assert await database.read(settings_of) == ["7s", "off", "on", "15s"]
+
+
+async def test_every_limit_is_a_setting(newest_postgres: PostgresServer, tmp_path: Path) -> None:
+    names = ("statement_timeout", "transaction_timeout")
+    settings = load_settings(
+        home=tmp_path, database_url=newest_postgres.url, database_pool_size=3, database_timeout_s=2,
+        database_statement_timeout_s=7, database_transaction_timeout_s=9,
+    )  # fmt: skip
+    async with open_app(settings) as app:
+        limits = await app.database.tx(
+            lambda conn: [conn.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
+        )
+        assert limits == ["7s", "9s"]
+        outcomes = await asyncio.gather(*(app.database.tx(sleep(4)) for _ in range(4)), return_exceptions=True)
+    assert ["in use" in str(outcome) for outcome in outcomes].count(True) == 1
 
 
 async def test_a_statement_that_takes_too_long_is_ended(either_url: str) -> None:
