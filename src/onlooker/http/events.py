@@ -1,23 +1,120 @@
 """Events: one, many, and what was made of one."""
 
-import msgspec
+from typing import Annotated, Any, Literal
 
-from onlooker.domain.models import KeyScope
+import msgspec
+from msgspec import Meta, Struct
+
+from onlooker.domain.models import Event, KeyScope, Recorded
 from onlooker.http.operation import Call, Operation, Reply
-from onlooker.http.schemas import (
-    BatchQuery,
-    BatchView,
-    EventBatch,
-    EventBody,
-    EventQuery,
-    EventView,
-    JobView,
-    ObservationView,
-    OfEventView,
-    OneEventView,
-    RecordedView,
-)
+from onlooker.http.schemas import Epoch, JobView, Name, ObservationView, Text
 from onlooker.services.ingest import EventInput
+
+SourceType = Literal["hook", "worker", "provider", "server", "api"]
+
+
+class EventBody(Struct, rename="camel"):
+    """An event that a client sends."""
+
+    project_id: Name
+    source_type: SourceType
+    event_type: Name
+    occurred_at_epoch: Epoch
+    payload: Any = None
+    server_session_id: Text | None = None
+    content_session_id: Text | None = None
+    memory_session_id: Text | None = None
+    source_event_id: Text | None = None
+    platform_source: Text | None = None
+    agent_id: Text | None = None
+    agent_type: Text | None = None
+    metadata: dict[str, Any] | None = None
+
+
+EventBatch = Annotated[list[EventBody], Meta(min_length=1, max_length=500)]
+
+
+class BatchQuery(Struct, frozen=True):
+    """Whether to make observations of what is sent."""
+
+    generate: bool = True
+
+
+class EventQuery(BatchQuery, frozen=True):
+    """The same, and whether to wait for them (30 s at most)."""
+
+    wait: bool = False
+
+
+class EventView(Struct, rename="camel"):
+    """A stored event."""
+
+    id: str
+    project_id: str
+    team_id: str
+    server_session_id: str | None
+    source_adapter: str
+    source_event_id: str | None
+    event_type: str
+    payload: msgspec.Raw
+    metadata: msgspec.Raw
+    occurred_at_epoch: int
+    received_at_epoch: int
+    created_at_epoch: int
+
+    @classmethod
+    def of(cls, event: Event) -> "EventView":
+        """The view of an event; its JSON goes out as it is stored."""
+        return cls(
+            event.id,
+            event.project_id,
+            event.team_id,
+            event.session_id,
+            event.source_adapter,
+            event.source_event_id,
+            event.event_type,
+            msgspec.Raw(event.payload_json),
+            msgspec.Raw(event.metadata_json),
+            event.occurred_at,
+            event.received_at,
+            event.created_at,
+        )
+
+
+class OneEventView(EventView, rename="camel"):
+    """A stored event, and the same again under the name that it is stored with: clients differ in where they look."""
+
+    event: EventView
+
+
+class RecordedView(Struct, rename="camel", omit_defaults=True):
+    """What became of an event that was sent."""
+
+    event: EventView
+    generation_job: JobView | None = None
+    duplicate: bool = False
+    wait_timed_out: bool = False
+
+    @classmethod
+    def of(cls, recorded: Recorded) -> "RecordedView":
+        """The view of a stored event and its job."""
+        job = recorded.job
+        view = None if job is None else JobView.of(job, transport="deferred" if recorded.deferred else "queued")
+        return cls(EventView.of(recorded.event), view, recorded.duplicate)
+
+
+class BatchView(Struct):
+    """What became of each event of a batch, in the order given."""
+
+    events: list[RecordedView]
+
+
+class OfEventView(Struct, rename="camel"):
+    """The observations made from one event."""
+
+    event_id: str
+    observations: list[ObservationView]
+
 
 LONGEST_WAIT_S = 30.0
 

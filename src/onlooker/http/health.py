@@ -2,19 +2,35 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from onlooker import __version__
 from onlooker.domain.errors import OnlookerError, StorageUnavailable
 from onlooker.domain.jobs import KIND_LANES
 from onlooker.domain.lanes import LaneCondition, LaneState
 from onlooker.http.operation import Call, Operation, Reply, Services
-from onlooker.http.schemas import HealthzView, ReadinessView
 from onlooker.queue.contract import KindDepth, QueueDepth, QueueHealth
 from onlooker.services.lanes import chosen_lanes
 from onlooker.storage import heads, jobs, schema, workers
 from onlooker.storage.database import Connection
+
+
+class HealthzView(Struct):
+    """The process is alive."""
+
+    status: Literal["ok"] = "ok"
+    runtime: str = "server-beta"
+
+
+class ReadinessView(Struct):
+    """Whether requests can be served."""
+
+    status: Literal["ready", "unavailable"]
+    problems: list[str]
+
 
 ANSWER_WITHIN_S = 1.8
 """Health answers within 2 s in an outage."""

@@ -1,14 +1,75 @@
 """Hooks: an agent's raw payloads, and the two routes that older hook clients still call."""
 
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from onlooker.domain.models import KeyScope, Recorded
 from onlooker.domain.places import Place
 from onlooker.host import now_ms
 from onlooker.http.operation import Call, Operation, Reply
-from onlooker.http.schemas import HookQuery, HookView, LegacyView, SummarizeBody, ToolUseBody
+from onlooker.http.schemas import Name, Text
 from onlooker.services.hooks import HookPayload, HookRecorded
+
+# Older hooks mix two spellings in one body, so their fields are renamed one by one.
+OLD_NAMES = {
+    "content_session_id": "contentSessionId",
+    "agent_id": "agentId",
+    "agent_type": "agentType",
+    "platform_source": "platformSource",
+    "other_tool_use_id": "toolUseId",
+}
+
+
+class ToolUseBody(Struct, rename=OLD_NAMES):
+    """A tool use as hooks in the field send it."""
+
+    content_session_id: Name
+    tool_name: str
+    tool_input: Any = None
+    tool_response: Any = None
+    cwd: str | None = None
+    agent_id: Text | None = None
+    agent_type: Text | None = None
+    platform_source: Text | None = None
+    tool_use_id: Text | None = None
+    other_tool_use_id: Text | None = None
+
+
+class SummarizeBody(Struct, rename=OLD_NAMES):
+    """The end of a turn as hooks in the field send it."""
+
+    content_session_id: Name
+    last_assistant_message: str | None = None
+    cwd: str | None = None
+    agent_id: Text | None = None
+    platform_source: Text | None = None
+
+
+class LegacyView(Struct, rename="camel", omit_defaults=True):
+    """What became of a request of an older hook."""
+
+    status: Literal["queued", "skipped"]
+    server_session_id: str | None
+    generation_job_id: str | None
+    reason: str | None = None
+
+
+class HookQuery(Struct, frozen=True):
+    """`store=false` for a payload that is kept for later, because others wait before it."""
+
+    store: bool = True
+
+
+class HookView(Struct):
+    """What became of a hook's raw payload."""
+
+    recorded: int
+    duplicates: int
+    skipped: tuple[str, ...]
+    wrong: tuple[str, ...]
+
 
 DEFAULT_PLATFORM = "claude-code"
 LONGEST_TIME = 15

@@ -1,14 +1,72 @@
 """Generation jobs: list, read, retry, cancel, resume."""
 
 from datetime import UTC, datetime
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from onlooker.domain.errors import Forbidden, NotFound
+from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import KeyScope
 from onlooker.http.operation import Call, Operation, Reply
-from onlooker.http.schemas import CancelledView, JobQuery, JobsQuery, JobsView, JobView, OneJobView, RetriedView
+from onlooker.http.schemas import Epoch, JobView
 from onlooker.storage.job_pages import JobFilter
+
+
+class JobsQuery(Struct, frozen=True):
+    """Which jobs to list. `since` is an epoch in milliseconds, or a time in RFC 3339.
+
+    Compatible servers have other names for what jobs are made of: `agent_event` is one event or several,
+    `session_summary` a turn or a session, `observation_reindex` an observation.
+    """
+
+    status: JobStatus | None = None
+    source_type: (
+        Literal[
+            "event", "event-batch", "turn", "session", "observation",
+            "agent_event", "session_summary", "observation_reindex",
+        ]
+        | None
+    ) = None  # fmt: skip
+    since: Epoch | datetime | None = None
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    offset: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+
+
+class JobQuery(Struct, frozen=True):
+    """`include=payload` shows an administrator what the job is about."""
+
+    include: Literal["payload"] | None = None
+
+
+class JobsView(Struct):
+    """A page of jobs, the latest first, and how many match in all."""
+
+    jobs: list[JobView]
+    total: int
+    limit: int
+    offset: int
+
+
+class OneJobView(Struct, rename="camel"):
+    """One job."""
+
+    generation_job: JobView
+
+
+class RetriedView(Struct, rename="camel"):
+    """A job that was queued again, or had been."""
+
+    generation_job: JobView
+    retried_count: int
+    already_queued: bool
+
+
+class CancelledView(Struct, rename="camel"):
+    """A job that was cancelled, or had been."""
+
+    generation_job: JobView
+    already_cancelled: bool
 
 
 class ResumeQuery(Struct, frozen=True, rename="camel"):

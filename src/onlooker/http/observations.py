@@ -1,22 +1,74 @@
 """Observations: write, read, delete, search; and the older names of the same."""
 
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
 from onlooker.domain.errors import InvalidInput
 from onlooker.domain.models import Hit, KeyScope, ObservationKind, SearchFilter
 from onlooker.domain.payloads import clean
 from onlooker.http.operation import Call, Operation, Reply
-from onlooker.http.schemas import (
-    ContextBody,
-    ContextView,
-    DeletedView,
-    Note,
-    NoteBody,
-    NoteView,
-    ObservationsView,
-    ObservationView,
-    PurgedView,
-    SearchBody,
-)
+from onlooker.http.schemas import Epoch, Name, ObservationsView, ObservationView, SearchBody, Text
 from onlooker.services.recall import NoteInput, context_text
+
+
+class ContextView(Struct):
+    """Observations, best first, and the same as one text."""
+
+    observations: list[ObservationView]
+    context: str
+
+
+class NoteBody(Struct, rename="camel"):
+    """A note of a person's own; `content` or `narrative` has its text.
+
+    A `kind` that is none of ours is kept in the metadata, and the note is `manual`. A title may stand there too.
+    """
+
+    project_id: Name
+    content: str | None = None
+    narrative: str | None = None
+    kind: Text = ObservationKind.MANUAL
+    title: str | None = None
+    server_session_id: Text | None = None
+    occurred_at_epoch: Epoch | None = None
+    metadata: dict[str, Any] | None = None
+
+
+def _with_text(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"type": "string", "pattern": r"\S"}}}
+
+
+Note = Annotated[NoteBody, Meta(extra_json_schema={"anyOf": [_with_text("content"), _with_text("narrative")]})]
+"""A note body as it is described: one of the two texts must be there."""
+
+
+class NoteView(Struct):
+    """The stored note, twice: clients differ in the name that they look for."""
+
+    observation: ObservationView
+    memory: ObservationView
+
+
+class DeletedView(Struct):
+    """What was deleted."""
+
+    id: str
+    deleted: bool = True
+
+
+class PurgedView(Struct, rename="camel"):
+    """What was deleted of a project."""
+
+    project_id: str
+    counts: dict[str, int]
+    purged: bool = True
+
+
+class ContextBody(SearchBody, rename="camel"):
+    """As a search, with fewer notes."""
+
+    limit: Annotated[int, Meta(ge=1, le=50)] = 10
 
 
 async def hits_of(call: Call) -> list[Hit]:

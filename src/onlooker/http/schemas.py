@@ -1,6 +1,8 @@
-"""The shapes on the wire: camelCase names, times in epoch milliseconds. Unknown fields of a request are ignored."""
+"""Shapes on the wire that several operations share; the others stand with their operation.
 
-from datetime import datetime
+Names are camelCase, times epoch milliseconds. Unknown fields of a request are ignored.
+"""
+
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -8,95 +10,17 @@ from msgspec import Meta, Struct
 
 from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import (
-    Event,
     Job,
     Observation,
     ObservationKind,
-    Recorded,
     SearchOrder,
-    Session,
     Source,
 )
 
 Text = Annotated[str, Meta(max_length=512)]
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Epoch = Annotated[int, Meta(ge=0, le=9_999_999_999_999)]
-SourceType = Literal["hook", "worker", "provider", "server", "api"]
 Transport = Literal["queued", "deferred"]
-
-
-class EventBody(Struct, rename="camel"):
-    """An event that a client sends."""
-
-    project_id: Name
-    source_type: SourceType
-    event_type: Name
-    occurred_at_epoch: Epoch
-    payload: Any = None
-    server_session_id: Text | None = None
-    content_session_id: Text | None = None
-    memory_session_id: Text | None = None
-    source_event_id: Text | None = None
-    platform_source: Text | None = None
-    agent_id: Text | None = None
-    agent_type: Text | None = None
-    metadata: dict[str, Any] | None = None
-
-
-EventBatch = Annotated[list[EventBody], Meta(min_length=1, max_length=500)]
-
-
-class BatchQuery(Struct, frozen=True):
-    """Whether to make observations of what is sent."""
-
-    generate: bool = True
-
-
-class EventQuery(BatchQuery, frozen=True):
-    """The same, and whether to wait for them (30 s at most)."""
-
-    wait: bool = False
-
-
-class EventView(Struct, rename="camel"):
-    """A stored event."""
-
-    id: str
-    project_id: str
-    team_id: str
-    server_session_id: str | None
-    source_adapter: str
-    source_event_id: str | None
-    event_type: str
-    payload: msgspec.Raw
-    metadata: msgspec.Raw
-    occurred_at_epoch: int
-    received_at_epoch: int
-    created_at_epoch: int
-
-    @classmethod
-    def of(cls, event: Event) -> "EventView":
-        """The view of an event; its JSON goes out as it is stored."""
-        return cls(
-            event.id,
-            event.project_id,
-            event.team_id,
-            event.session_id,
-            event.source_adapter,
-            event.source_event_id,
-            event.event_type,
-            msgspec.Raw(event.payload_json),
-            msgspec.Raw(event.metadata_json),
-            event.occurred_at,
-            event.received_at,
-            event.created_at,
-        )
-
-
-class OneEventView(EventView, rename="camel"):
-    """A stored event, and the same again under the name that it is stored with: clients differ in where they look."""
-
-    event: EventView
 
 
 class JobView(Struct, rename="camel", omit_defaults=True):
@@ -154,28 +78,6 @@ class JobView(Struct, rename="camel", omit_defaults=True):
             cancelled_at_epoch=job.cancelled_at,
             payloads=None if payloads is None else [msgspec.Raw(text) for text in payloads],
         )
-
-
-class RecordedView(Struct, rename="camel", omit_defaults=True):
-    """What became of an event that was sent."""
-
-    event: EventView
-    generation_job: JobView | None = None
-    duplicate: bool = False
-    wait_timed_out: bool = False
-
-    @classmethod
-    def of(cls, recorded: Recorded) -> "RecordedView":
-        """The view of a stored event and its job."""
-        job = recorded.job
-        view = None if job is None else JobView.of(job, transport="deferred" if recorded.deferred else "queued")
-        return cls(EventView.of(recorded.event), view, recorded.duplicate)
-
-
-class BatchView(Struct):
-    """What became of each event of a batch, in the order given."""
-
-    events: list[RecordedView]
 
 
 class SourceView(Struct, rename="camel"):
@@ -251,70 +153,10 @@ class ObservationView(Struct, rename="camel", omit_defaults=True):
         )
 
 
-class OfEventView(Struct, rename="camel"):
-    """The observations made from one event."""
-
-    event_id: str
-    observations: list[ObservationView]
-
-
 class ObservationsView(Struct):
     """Observations, best first."""
 
     observations: list[ObservationView]
-
-
-class ContextView(Struct):
-    """Observations, best first, and the same as one text."""
-
-    observations: list[ObservationView]
-    context: str
-
-
-class NoteBody(Struct, rename="camel"):
-    """A note of a person's own; `content` or `narrative` has its text.
-
-    A `kind` that is none of ours is kept in the metadata, and the note is `manual`. A title may stand there too.
-    """
-
-    project_id: Name
-    content: str | None = None
-    narrative: str | None = None
-    kind: Text = ObservationKind.MANUAL
-    title: str | None = None
-    server_session_id: Text | None = None
-    occurred_at_epoch: Epoch | None = None
-    metadata: dict[str, Any] | None = None
-
-
-def _with_text(name: str) -> dict[str, Any]:
-    return {"required": [name], "properties": {name: {"type": "string", "pattern": r"\S"}}}
-
-
-Note = Annotated[NoteBody, Meta(extra_json_schema={"anyOf": [_with_text("content"), _with_text("narrative")]})]
-"""A note body as it is described: one of the two texts must be there."""
-
-
-class NoteView(Struct):
-    """The stored note, twice: clients differ in the name that they look for."""
-
-    observation: ObservationView
-    memory: ObservationView
-
-
-class DeletedView(Struct):
-    """What was deleted."""
-
-    id: str
-    deleted: bool = True
-
-
-class PurgedView(Struct, rename="camel"):
-    """What was deleted of a project."""
-
-    project_id: str
-    counts: dict[str, int]
-    purged: bool = True
 
 
 class SearchBody(Struct, rename="camel"):
@@ -342,194 +184,3 @@ class SearchBody(Struct, rename="camel"):
     since: Epoch | None = None
     until: Epoch | None = None
     superseded: bool = False
-
-
-class ContextBody(SearchBody, rename="camel"):
-    """As a search, with fewer notes."""
-
-    limit: Annotated[int, Meta(ge=1, le=50)] = 10
-
-
-class SessionBody(Struct, rename="camel"):
-    """A session that a client announces."""
-
-    project_id: Name
-    external_session_id: Text | None = None
-    content_session_id: Text | None = None
-    agent_id: Text | None = None
-    agent_type: Text | None = None
-    platform_source: Text | None = None
-    metadata: dict[str, Any] | None = None
-
-
-class SessionView(Struct, rename="camel"):
-    """A session."""
-
-    id: str
-    project_id: str
-    team_id: str
-    content_session_id: str | None
-    external_session_id: str | None
-    agent_id: str | None
-    agent_type: str | None
-    platform_source: str | None
-    metadata: msgspec.Raw
-    started_at_epoch: int
-    ended_at_epoch: int | None
-    created_at_epoch: int
-    updated_at_epoch: int
-
-    @classmethod
-    def of(cls, session: Session) -> "SessionView":
-        """The view of a session."""
-        return cls(
-            session.id,
-            session.project_id,
-            session.team_id,
-            session.content_session_id,
-            session.external_session_id,
-            session.agent_id,
-            session.agent_type,
-            session.platform_source,
-            msgspec.Raw(session.metadata_json),
-            session.started_at,
-            session.ended_at,
-            session.created_at,
-            session.updated_at,
-        )
-
-
-class OneSessionView(Struct, rename="camel", omit_defaults=True):
-    """A session and, where it was ended, its summary's job."""
-
-    session: SessionView
-    generation_job: JobView | None = None
-
-
-class JobsQuery(Struct, frozen=True):
-    """Which jobs to list. `since` is an epoch in milliseconds, or a time in RFC 3339.
-
-    Compatible servers have other names for what jobs are made of: `agent_event` is one event or several,
-    `session_summary` a turn or a session, `observation_reindex` an observation.
-    """
-
-    status: JobStatus | None = None
-    source_type: (
-        Literal[
-            "event", "event-batch", "turn", "session", "observation",
-            "agent_event", "session_summary", "observation_reindex",
-        ]
-        | None
-    ) = None  # fmt: skip
-    since: Epoch | datetime | None = None
-    limit: Annotated[int, Meta(ge=1, le=200)] = 50
-    offset: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
-
-
-class JobQuery(Struct, frozen=True):
-    """`include=payload` shows an administrator what the job is about."""
-
-    include: Literal["payload"] | None = None
-
-
-class JobsView(Struct):
-    """A page of jobs, the latest first, and how many match in all."""
-
-    jobs: list[JobView]
-    total: int
-    limit: int
-    offset: int
-
-
-class OneJobView(Struct, rename="camel"):
-    """One job."""
-
-    generation_job: JobView
-
-
-class RetriedView(Struct, rename="camel"):
-    """A job that was queued again, or had been."""
-
-    generation_job: JobView
-    retried_count: int
-    already_queued: bool
-
-
-class CancelledView(Struct, rename="camel"):
-    """A job that was cancelled, or had been."""
-
-    generation_job: JobView
-    already_cancelled: bool
-
-
-# Older hooks mix two spellings in one body, so their fields are renamed one by one.
-OLD_NAMES = {
-    "content_session_id": "contentSessionId",
-    "agent_id": "agentId",
-    "agent_type": "agentType",
-    "platform_source": "platformSource",
-    "other_tool_use_id": "toolUseId",
-}
-
-
-class ToolUseBody(Struct, rename=OLD_NAMES):
-    """A tool use as hooks in the field send it."""
-
-    content_session_id: Name
-    tool_name: str
-    tool_input: Any = None
-    tool_response: Any = None
-    cwd: str | None = None
-    agent_id: Text | None = None
-    agent_type: Text | None = None
-    platform_source: Text | None = None
-    tool_use_id: Text | None = None
-    other_tool_use_id: Text | None = None
-
-
-class SummarizeBody(Struct, rename=OLD_NAMES):
-    """The end of a turn as hooks in the field send it."""
-
-    content_session_id: Name
-    last_assistant_message: str | None = None
-    cwd: str | None = None
-    agent_id: Text | None = None
-    platform_source: Text | None = None
-
-
-class LegacyView(Struct, rename="camel", omit_defaults=True):
-    """What became of a request of an older hook."""
-
-    status: Literal["queued", "skipped"]
-    server_session_id: str | None
-    generation_job_id: str | None
-    reason: str | None = None
-
-
-class HookQuery(Struct, frozen=True):
-    """`store=false` for a payload that is kept for later, because others wait before it."""
-
-    store: bool = True
-
-
-class HookView(Struct):
-    """What became of a hook's raw payload."""
-
-    recorded: int
-    duplicates: int
-    skipped: tuple[str, ...]
-    wrong: tuple[str, ...]
-
-
-class HealthzView(Struct):
-    """The process is alive."""
-
-    status: Literal["ok"] = "ok"
-    runtime: str = "server-beta"
-
-
-class ReadinessView(Struct):
-    """Whether requests can be served."""
-
-    status: Literal["ready", "unavailable"]
-    problems: list[str]

@@ -1,9 +1,70 @@
 """Sessions: announce, read, end."""
 
-from onlooker.domain.models import KeyScope
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from onlooker.domain.models import KeyScope, Session
 from onlooker.http.operation import Call, Operation, Reply
-from onlooker.http.schemas import JobView, OneSessionView, SessionBody, SessionView
+from onlooker.http.schemas import JobView, Name, Text
 from onlooker.services.ingest import SessionInput
+
+
+class SessionBody(Struct, rename="camel"):
+    """A session that a client announces."""
+
+    project_id: Name
+    external_session_id: Text | None = None
+    content_session_id: Text | None = None
+    agent_id: Text | None = None
+    agent_type: Text | None = None
+    platform_source: Text | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class SessionView(Struct, rename="camel"):
+    """A session."""
+
+    id: str
+    project_id: str
+    team_id: str
+    content_session_id: str | None
+    external_session_id: str | None
+    agent_id: str | None
+    agent_type: str | None
+    platform_source: str | None
+    metadata: msgspec.Raw
+    started_at_epoch: int
+    ended_at_epoch: int | None
+    created_at_epoch: int
+    updated_at_epoch: int
+
+    @classmethod
+    def of(cls, session: Session) -> "SessionView":
+        """The view of a session."""
+        return cls(
+            session.id,
+            session.project_id,
+            session.team_id,
+            session.content_session_id,
+            session.external_session_id,
+            session.agent_id,
+            session.agent_type,
+            session.platform_source,
+            msgspec.Raw(session.metadata_json),
+            session.started_at,
+            session.ended_at,
+            session.created_at,
+            session.updated_at,
+        )
+
+
+class OneSessionView(Struct, rename="camel", omit_defaults=True):
+    """A session and, where it was ended, its summary's job."""
+
+    session: SessionView
+    generation_job: JobView | None = None
 
 
 async def start_session(call: Call) -> Reply:
