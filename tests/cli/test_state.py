@@ -75,6 +75,28 @@ def test_a_process_of_another_machine_is_left_alone_and_named(files: StateFiles)
     assert files.pid_file.exists()
 
 
+def test_a_process_of_another_container_that_is_gone_is_followed_by_the_next(files: StateFiles) -> None:
+    held = files.claim(runtime_of(os.getpid(), host="a container"))
+    with pytest.raises(Conflict):
+        files.claim(runtime_of(os.getpid()))
+    os.close(held)  # as when it was killed, or its machine was switched off
+    files.claim(runtime_of(os.getpid()))
+    assert files.read() == runtime_of(os.getpid())
+
+
+def test_files_that_a_process_of_another_container_left_are_removed(files: StateFiles) -> None:
+    os.close(files.claim(runtime_of(os.getpid(), host="a container")))
+    assert daemon.find(files) is None
+    assert not files.pid_file.exists()
+
+
+def test_of_a_process_that_never_said_whether_it_lives_nothing_is_known(files: StateFiles) -> None:
+    os.close(files.claim(runtime_of(os.getpid(), host="a container")))
+    files.alive_file.unlink()
+    with pytest.raises(Conflict):
+        files.claim(runtime_of(os.getpid()))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"identity": 3}', "\x00"])
 def test_files_that_say_nothing_readable_are_those_of_nobody(files: StateFiles, content: str) -> None:
     files.runtime_file.write_text(content)

@@ -96,7 +96,7 @@ def find(files: StateFiles) -> Runtime | None:
     runtime = files.read()
     if runtime is not None and runtime.is_running():
         return runtime
-    if runtime is not None and runtime.may_run():
+    if runtime is not None and files.may_run(runtime):
         raise Conflict(
             f"{files.runtime_file} names a process of another machine or container ({runtime.identity.host}): "
             "stop it there, or remove the file when it is gone"

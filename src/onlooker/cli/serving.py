@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import gc
+import os
 import signal
 import socket
 import sys
@@ -155,11 +156,12 @@ def on_stop_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def _claimed(files: StateFiles, runtime: Runtime) -> Iterator[StateFiles]:
-    files.claim(runtime)
+    held = files.claim(runtime)
     try:
         yield files
     finally:
         files.give_up(runtime.identity)
+        os.close(held)
 
 
 @contextmanager

@@ -80,6 +80,11 @@ class StateFiles:
         return self.home / f".{self.role}.runtime.json"
 
     @property
+    def alive_file(self) -> Path:
+        """Locked by the process for as long as it lives, which those see who cannot see its pid."""
+        return self.home / f".{self.role}.alive"
+
+    @property
     def log_file(self) -> Path:
         """Where the background process' output goes."""
         return self.home / "logs" / f"{self.role}.log"
@@ -102,11 +107,22 @@ class StateFiles:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def claim(self, runtime: Runtime) -> None:
-        """Take this role in this home for a process. Raises `Conflict` when another process that may live has it."""
+    def may_run(self, runtime: Runtime) -> bool:
+        """Whether a process that these files name runs, or may run where nobody here can look."""
+        with self._locked():
+            return self._may_run(runtime)
+
+    def _may_run(self, runtime: Runtime) -> bool:
+        return runtime.may_run() and (runtime.identity.host == host_name() or self._is_held() is not False)
+
+    def claim(self, runtime: Runtime) -> int:
+        """Take this role in this home for a process; the file that it keeps open while it lives.
+
+        Raises `Conflict` when another process that may live has the role.
+        """
         with self._locked():
             there = self.read()
-            if there is not None and there.identity != runtime.identity and there.may_run():
+            if there is not None and there.identity != runtime.identity and self._may_run(there):
                 where = f" at {there.url}" if there.url else ""
                 raise Conflict(
                     f"a {self.role} of {self.home} already runs{where} (pid {there.pid}): "
@@ -114,6 +130,7 @@ class StateFiles:
                 )
             self._remove()
             self._write(runtime)
+            return self._hold()
 
     def update(self, runtime: Runtime) -> None:
         """Say more of the process that has the role."""
@@ -133,7 +150,7 @@ class StateFiles:
             return False
         with self._locked():
             there = self.read()
-            if there is not None and there.may_run():
+            if there is not None and self._may_run(there):
                 return False
             left = any(path.exists() for path in (self.pid_file, self.port_file, self.runtime_file))
             self._remove()
@@ -148,6 +165,32 @@ class StateFiles:
     def _remove(self) -> None:
         for path in (self.runtime_file, self.port_file, self.pid_file):
             path.unlink(missing_ok=True)
+
+    def _hold(self) -> int:
+        held = os.open(self.alive_file, os.O_RDWR | os.O_CREAT, 0o600)
+        if sys.platform != "win32":
+            import fcntl
+
+            # Where somebody else has it nevertheless, whoever cannot see us takes us for alive a little too long.
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return held
+
+    def _is_held(self) -> bool | None:
+        """Whether a process lives that took this role; None where that cannot be known."""
+        if sys.platform == "win32" or not self.alive_file.exists():
+            return None
+        import fcntl
+
+        looked_at = os.open(self.alive_file, os.O_RDWR)
+        try:
+            fcntl.flock(looked_at, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(looked_at)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
