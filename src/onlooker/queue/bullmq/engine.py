@@ -1,4 +1,4 @@
-"""The queue engine `bullmq`, on Redis 6.2 and newer and on Valkey."""
+"""The queue engine `bullmq`, on Redis 6.2 to 8 and on Valkey."""
 
 import asyncio
 import json
