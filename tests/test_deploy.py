@@ -23,6 +23,12 @@ def test_every_variable_is_a_setting(path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_a_start_lasts_until_it_is_ready(unit: Path) -> None:
+    """Else the second server of an upgrade would be stopped before the first serves."""
+    assert {"Type=notify", "TimeoutStartSec=infinity"} <= set(unit.read_text().splitlines())
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_every_unit_starts_a_command_that_there_is(unit: Path) -> None:
     started = re.search(r"^ExecStart=/opt/onlooker/bin/onlooker (.+)$", unit.read_text(), re.MULTILINE)
     assert started is not None

@@ -46,6 +46,23 @@ def test_start_returns_when_it_is_healthy_and_a_second_start_says_that_it_runs(c
     assert json.loads(cli.succeed("server", "start", "--json")) == {**first, "started": False}
 
 
+@pytest.mark.parametrize("command", [("serve", "--no-worker"), ("worker", "run")])
+@pytest.mark.parametrize("is_abstract", [False, True])
+def test_systemd_is_told_when_it_is_ready(
+    cli: Cli, tmp_path: Path, command: tuple[str, ...], is_abstract: bool
+) -> None:
+    place = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{place}" if is_abstract else place)
+        systemd.settimeout(30)
+        cli.extra["NOTIFY_SOCKET"] = f"@{place}" if is_abstract else place
+        with cli.popen(*command) as process:
+            assert systemd.recv(100) == b"READY=1"
+            if command[0] == "serve":
+                assert get(cli.runtime()["url"], "/api/readiness")["status"] == "ready"
+            process.terminate()
+
+
 def test_the_state_files_name_the_process_and_the_port_for_the_owner_only(cli: Cli) -> None:
     cli.succeed("server", "start")
     runtime = cli.runtime()

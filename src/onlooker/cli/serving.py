@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -69,6 +69,7 @@ async def _serve(
             "Next: onlooker import transcript ~/.claude/projects (Ctrl-C stops)"
         )
         sys.stdout.flush()
+        _tell_systemd()
 
     async with open_app(settings) as app:
         await await_part(
@@ -105,7 +106,18 @@ async def _work(settings: Settings, files: StateFiles | None, runtime: Runtime) 
                 files.update(dataclasses.replace(runtime, ready=True))
             click.echo(f"Onlooker {__version__} works on {app.database.url} (Ctrl-C stops)")
             sys.stdout.flush()
+            _tell_systemd()
             await stop.wait()
+
+
+def _tell_systemd() -> None:
+    """Say that we are ready to systemd, where it has started us and waits for that (`Type=notify`)."""
+    told_at = os.environ.get("NOTIFY_SOCKET")  # no setting of ours: it is systemd that sets it
+    if not told_at or sys.platform == "win32":
+        return
+    address = f"\0{told_at[1:]}" if told_at.startswith("@") else told_at
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller, suppress(OSError):
+        teller.sendto(b"READY=1", address)
 
 
 def collect_rarely() -> None:
