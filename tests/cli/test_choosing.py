@@ -131,6 +131,10 @@ def test_a_total_says_where_it_leaves_out_what_a_model_cost(
         database.commit()
     *_, total = cli.succeed("usage").splitlines()
     assert total.split("\t")[-1] == line
+    cli.succeed("usage", "cap", "--monthly-usd", "5")
+    said = cli.run("usage").err
+    assert "of $5.00" in said
+    assert ("no price of novel-1 is known" in said) is bool(unpriced)
     told = cli.run("usage", "--json").json()
     assert (told["total"]["costUsd"], told["unpricedModels"]) == (cost, unpriced)
 

@@ -7,7 +7,7 @@ import click
 from onlooker.cli.options import json_option, show_table, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from onlooker.services.usage import CapState, UseReport
 
@@ -82,9 +82,7 @@ def cap(*, project: str | None, reset: bool, as_json: bool, **given: float | Non
             states = await local.app.spending.caps(local.principal, project_id)
         told = {"caps": [_cap_json(state) for state in states], "resumed": resumed}
         tell(as_json, told, lambda: "\n".join([*map(_cap_line, states), f"{resumed} held jobs go on."]))
-        if any(state.cap.unit == "microusd" for state in states):
-            for model in unpriced_models(load_settings()):
-                click.echo(f"Note: {UNBOUND.format(model)}; {PRICE_IT}.", err=True)
+        _say_unbound(states, unpriced_models(load_settings()))
 
     run(change())
 
@@ -107,6 +105,14 @@ def _show(report: "UseReport", names: "Mapping[str, str]") -> None:
     show_table(("day", "project", "provider", "model", "calls", "in", "of it cached", "out", "cost"), rows)
     for state in report.caps:
         click.echo(_cap_line(state), err=True)
+    _say_unbound(report.caps, report.left_out)
+
+
+def _say_unbound(caps: "Sequence[CapState]", models: "Sequence[str]") -> None:
+    """Which of these models the caps do not bound."""
+    if any(state.cap.unit == "microusd" for state in caps):
+        for model in models:
+            click.echo(f"Note: {UNBOUND.format(model)}; {PRICE_IT}.", err=True)
 
 
 def _figures(*counts: int) -> tuple[str, ...]:
