@@ -42,6 +42,12 @@ def test_every_unit_starts_a_command_that_there_is(unit: Path) -> None:
     assert set(words) <= known
 
 
+def test_no_server_is_left_out_because_it_was_away() -> None:
+    """Else a second one that is started again right after the first leaves nginx with none."""
+    servers = re.findall(r"^    server [\d.:]+ ?(.*);$", (ROOT / "deploy" / "nginx.conf").read_text(), re.MULTILINE)
+    assert servers == ["max_fails=0"] * 2
+
+
 def test_the_page_names_files_that_there_are() -> None:
     named = set(re.findall(r"deploy/([\w.@-]+\w)", PAGE.read_text()))
     assert named == {path.name for path in FILES}
