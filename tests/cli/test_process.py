@@ -63,6 +63,19 @@ def test_systemd_is_told_when_it_is_ready(
             process.terminate()
 
 
+def test_the_log_of_a_server_is_named_where_there_is_one(cli: Cli) -> None:
+    with cli.popen("serve") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        in_foreground = cli.run("server", "status")
+        process.terminate()
+    cli.succeed("server", "start")
+    in_background = cli.run("server", "status")
+    assert (in_foreground.code, in_background.code) == (0, 0)
+    assert "Log:" not in in_foreground.out
+    assert f"Log: {cli.home / 'logs' / 'server.log'}" in in_background.out
+
+
 def test_the_state_files_name_the_process_and_the_port_for_the_owner_only(cli: Cli) -> None:
     cli.succeed("server", "start")
     runtime = cli.runtime()

@@ -119,6 +119,16 @@ def test_a_postgres_that_comes_while_it_is_waited_for_is_used(cli: Cli, own_post
         waiting.terminate()
 
 
+def test_a_redis_that_is_named_and_not_used_is_said(cli: Cli) -> None:
+    cli.extra["ONLOOKER_REDIS_URL"] = "redis://:hidden@127.0.0.1:1"
+    with cli.popen("worker", "run") as worker:
+        assert worker.stderr is not None
+        said = worker.stderr.readline()
+        worker.terminate()
+    assert "a Redis is named and not used" in said
+    assert "hidden" not in said
+
+
 @pytest.mark.parametrize("command", [("serve", "--no-worker"), ("worker", "run")])
 def test_a_redis_that_comes_while_it_is_waited_for_is_used(
     cli: Cli, own_redis: RedisServer, command: tuple[str, ...]

@@ -68,6 +68,16 @@ async def test_health_tells_of_redis_and_of_every_kind_lane(home: Path, sqlite_u
     assert str(target.password) not in str(told)
 
 
+async def test_every_host_of_a_database_is_told(home: Path, postgres_database_prepared: str) -> None:
+    place = urlsplit(postgres_database_prepared)
+    one = f"{place.hostname}:{place.port}"
+    settings = load_settings(home=home, database_url=postgres_database_prepared.replace(one, f"{one},{one}"))
+    async with site_with(settings) as site, site.client() as nobody:
+        told = (await nobody.get("/api/health")).json()
+    assert (told["database"]["status"], told["database"]["host"]) == ("ok", f"{one},{one}")
+    assert str(place.password) not in str(told)
+
+
 async def test_the_queue_is_where_the_url_says_as_whom_it_says(
     home: Path, sqlite_url: str, own_redis: RedisServer
 ) -> None:

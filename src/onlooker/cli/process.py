@@ -185,9 +185,11 @@ def _describe(role: str, runtime: Runtime | None, *, answers: bool, log: Path) -
     if runtime is None:
         return f"The {role} does not run. Start it with `onlooker {role} start`."
     where = f" at {runtime.url}" if runtime.url else ""
+    # One in the foreground has none: what it says is where whoever started it lets it go.
+    see = f" Log: {log}" if log.exists() else ""
     if answers:
-        return f"The {role} runs{where} (pid {runtime.pid}, version {runtime.version}). Log: {log}"
-    return f"The {role} (pid {runtime.pid}) is there but does not answer{where}. Log: {log}"
+        return f"The {role} runs{where} (pid {runtime.pid}, version {runtime.version}).{see}"
+    return f"The {role} (pid {runtime.pid}) is there but does not answer{where}.{see}"
 
 
 def _describe_parts(health: dict[str, Any] | None) -> Iterator[str]:

@@ -24,7 +24,7 @@ from onlooker.host import ProcessIdentity, now_ms
 from onlooker.http.server import BACKLOG, server_config
 from onlooker.mcp_server.endpoint import build_site
 from onlooker.parts import unpriced_models
-from onlooker.settings import Settings
+from onlooker.settings import QueueChoice, Settings
 from onlooker.telemetry import log, set_up_logging
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -39,6 +39,7 @@ def serve(settings: Settings, *, with_worker: bool) -> None:
     set_up_logging(settings.log_level)
     make_home(settings)
     _warn_of_unbound(settings)
+    _warn_of_unused(settings)
     runtime = _runtime()
     with _claimed(StateFiles(settings.home, "server"), runtime) as files, _listening(settings) as listening:
         _run(_serve(settings, files, runtime, listening, with_worker=with_worker))
@@ -49,6 +50,7 @@ def work(settings: Settings, *, in_background: bool) -> None:
     set_up_logging(settings.log_level)
     make_home(settings)
     _warn_of_unbound(settings)
+    _warn_of_unused(settings)
     runtime = _runtime()
     with _claimed(StateFiles(settings.home, "worker"), runtime) if in_background else nullcontext() as files:
         _run(_work(settings, files, runtime))
@@ -95,6 +97,12 @@ def _warn_of_unbound(settings: Settings) -> None:
     if settings.cap_in_dollars:
         for model in unpriced_models(settings):
             log.warning("caps in dollars do not bound a model of no known price", model=model, see="docs/cost.md")
+
+
+def _warn_of_unused(settings: Settings) -> None:
+    """Say where a Redis is named that nothing is kept in: somebody may think that the queue is there."""
+    if settings.queue_engine is QueueChoice.SQL and (settings.redis_url or settings.redis_host):
+        log.warning("a Redis is named and not used: the queue is in the database", see="ONLOOKER_QUEUE_ENGINE=bullmq")
 
 
 async def _work(settings: Settings, files: StateFiles | None, runtime: Runtime) -> None:

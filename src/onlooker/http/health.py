@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Struct
 
@@ -152,11 +152,17 @@ async def look_at_database(services: Services) -> Told:
             "lanes": chosen_lanes(conn, services.settings),
         }
 
-    known = {"engine": services.database.name, "host": urlsplit(services.database.url).hostname}
+    known = {"engine": services.database.name, "host": _hosts_of(services.database.url)}
     try:
         return {"status": "ok", **known, **await _in_time(services.database.read(look))}
     except (TimeoutError, StorageUnavailable) as error:
         return {"status": "error", **known, "error": f"database: {_reason(error)}"}
+
+
+def _hosts_of(url: str) -> str | None:
+    """Where the database is; several hosts stand in an option of the URL."""
+    parts = urlsplit(url)
+    return parts.hostname or next(iter(parse_qs(parts.query).get("host", [])), None)
 
 
 def _held(conn: Connection) -> dict[str, Any]:
