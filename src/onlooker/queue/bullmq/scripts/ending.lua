@@ -22,7 +22,8 @@ local function one_less(q, k)
   if not refresh(q, k, true) then forget(q, k) end
 end
 
--- Confirm or, with a reason, dead-letter. The job's hash stays for the retention and keeps its id from being reused.
+-- Confirm or, with a reason, dead-letter. For the retention the id is refused: by the job's hash, of a confirmed message of
+-- a session by what is left of it.
 local function finish(token, q, id, nonce, reason, retention)
   local k = P .. q .. ':'
   local job, ended, failed, is_session = k .. id, token .. '|' .. nonce, reason ~= '', exclusive(q)
