@@ -8,6 +8,7 @@ from contextvars import copy_context
 
 import pytest
 
+from onlooker import telemetry
 from onlooker.telemetry import Outage, log, request_of_task, set_up_logging
 
 
@@ -69,7 +70,8 @@ def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     log.warning("waiting for a part that is away")
 
 
-def test_an_outage_is_told_when_it_begins_and_when_it_is_over() -> None:
+def test_an_outage_is_told_when_it_begins_and_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "AGAIN_AFTER_S", 0)
     stream = io.StringIO()
     set_up_logging("info", stream=stream)
     outage = Outage("it is away", "it is back")
@@ -83,3 +85,25 @@ def test_an_outage_is_told_when_it_begins_and_when_it_is_over() -> None:
     assert [line["event"] for line in lines] == ["it is away", "it is back"] * 2
     assert {line.get("reason") for line in lines} == {"first", None}
     assert lines[1]["after_s"] >= 0
+
+
+def test_what_comes_and_goes_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    set_up_logging("info", stream=stream)
+    outage = Outage("it is away", "it is back")
+
+    def told() -> list[str]:
+        lines = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+        stream.truncate(stream.seek(0))
+        return lines
+
+    for _ in range(5):
+        outage.failed()
+        outage.worked()
+    assert told() == ["it is away", "it is back"]
+    outage.failed()
+    monkeypatch.setattr(telemetry, "AGAIN_AFTER_S", 0)
+    outage.failed()  # it lasts
+    assert told() == ["it is away"]
+    outage.worked()
+    assert told() == ["it is back"]

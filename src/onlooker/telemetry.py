@@ -56,6 +56,10 @@ class Logger:
 log = Logger()
 
 
+AGAIN_AFTER_S = 10.0
+"""What comes and goes is told this often at most, with what becomes of it."""
+
+
 class Outage:
     """Tells the log of what fails again and again only when that begins and when it is over."""
 
@@ -63,18 +67,25 @@ class Outage:
         self._begins = begins
         self._ends = ends
         self._since: float | None = None
+        self._is_told = False
+        self._told_at = float("-inf")
 
     def failed(self, **said: object) -> None:
         """It failed, or fails still; what is said is logged the first time."""
+        now = time.monotonic()
         if self._since is None:
-            self._since = time.monotonic()
+            self._since = now
+        if not self._is_told and now >= self._told_at + AGAIN_AFTER_S:
+            self._is_told, self._told_at = True, now
             log.warning(self._begins, **said)
 
     def worked(self) -> None:
         """It worked, as ever or again."""
-        if self._since is not None:
+        if self._since is None:
+            return
+        if self._is_told:
             log.info(self._ends, after_s=round(time.monotonic() - self._since, 1))
-            self._since = None
+        self._since, self._is_told = None, False
 
 
 def set_up_logging(level: str, *, stream: TextIO | None = None) -> None:
