@@ -104,6 +104,17 @@ def test_the_doctor_says_where_each_setting_comes_from_and_no_password(cli: Cli)
     assert told["ONLOOKER_PROVIDER"]["from"] == "default"
 
 
+def test_the_doctor_tries_the_way_past_a_pooler(cli: Cli, postgres_database_prepared: str) -> None:
+    cli.extra["ONLOOKER_DATABASE_URL"] = postgres_database_prepared
+    cli.succeed("keys", "list")
+    there = cli.run("doctor", env={"ONLOOKER_DATABASE_DIRECT_URL": postgres_database_prepared})
+    nowhere = cli.run("doctor", env={"ONLOOKER_DATABASE_DIRECT_URL": "postgresql://x:hidden@127.0.0.1:1/y"})
+    assert (there.code, nowhere.code) == (0, 1), there.out
+    assert "past its pooler" in there.out
+    assert "ONLOOKER_DATABASE_DIRECT_URL: the database cannot be reached" in nowhere.out
+    assert "hidden" not in nowhere.out
+
+
 def test_the_doctor_says_of_the_queue_what_is_wrong_with_its_settings(cli: Cli) -> None:
     cli.succeed("keys", "list")
     ended = cli.run("doctor", env={"ONLOOKER_QUEUE_ENGINE": "bullmq", "ONLOOKER_REDIS_URL": "redis://:secret/x@one"})

@@ -13,7 +13,7 @@ import click
 
 from onlooker.cli.agents import AGENTS
 from onlooker.cli.options import json_option
-from onlooker.domain.errors import Conflict, Misconfigured, OnlookerError
+from onlooker.domain.errors import Conflict, Misconfigured, OnlookerError, StorageUnavailable
 
 if TYPE_CHECKING:
     from onlooker.domain.lanes import LaneState
@@ -160,13 +160,16 @@ async def _check_parts(settings: "Settings") -> list[Check]:
     try:
         async with (
             asyncio.timeout(DATABASE_WAIT_S),
-            open_database(settings.database, pool_size=1, timeout_s=DATABASE_WAIT_S) as database,
+            open_database(
+                settings.database, pool_size=1, timeout_s=DATABASE_WAIT_S, direct_url=settings.database_direct_url
+            ) as database,
         ):
             schema, is_current = await _check_schema(database)
             if not is_current:
                 return [schema]
             return [
                 schema,
+                *await _check_direct(settings, database),
                 *await _check_queue(settings, database),
                 *await _check_lanes(settings, database),
                 *await _check_caps(settings, database),
@@ -175,6 +178,17 @@ async def _check_parts(settings: "Settings") -> list[Check]:
         found = f"{_shown(settings.database)}: {str(error) or 'no answer'}"
         advice = "start the database, or correct ONLOOKER_DATABASE_URL; a damaged file is replaced by a copy of it"
         return [Check("database", Level.PROBLEM, found, advice)]
+
+
+async def _check_direct(settings: "Settings", database: "Database") -> list[Check]:
+    """Whether there is a way past the pooler, where one is named."""
+    if not settings.database_direct_url:
+        return []
+    try:
+        await database.alone(lambda _conn: None)
+    except StorageUnavailable as error:
+        return [Check("database", Level.PROBLEM, str(error), "correct or unset it; then work is found a second later")]
+    return [Check("database", Level.OK, "it can be reached past its pooler")]
 
 
 async def _check_schema(database: "Database") -> tuple[Check, bool]:
