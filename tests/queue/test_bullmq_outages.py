@@ -17,7 +17,7 @@ import redis
 from certificates import Authority, new_authority
 from cutting_proxy import Cut, cutting_proxy
 from onlooker.domain.errors import QueueUnavailable
-from onlooker.queue.bullmq import Address, BullmqQueue, link
+from onlooker.queue.bullmq import Address, BullmqQueue, calls, link
 from onlooker.queue.contract import Claim, Lane, Message, Pending, QueueEngine
 from queue_stores import BullmqStore
 from servers import RedisServer, redis_families, redis_server
@@ -374,10 +374,64 @@ async def test_tls_a_user_and_a_database_are_taken_from_the_url(
     assert admin.exists("tls:epoch")
 
 
-@pytest.mark.parametrize("url", ["http://x", "redis://", "redis://x?nonsense=1", "x"])
-def test_a_url_that_is_none_of_a_redis_is_refused(url: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    "url, reason",
+    [
+        ("http://x", "must begin with redis://"),
+        ("x", "must begin with redis://"),
+        ("redis://", "must name a host"),
+        ("redis://x?nonsense=1", "an option that is not known: nonsense$"),
+        ("redis://x/abc", "the number of a database"),
+        ("redis://x/-1", "the number of a database"),
+        ("redis://x:port/0", "no port that can be read"),
+        ("redis://x:99999/0", "no port that can be read"),
+        ("redis://onlooker:secret/key@x/0", "%2F"),
+        ("redis://onlooker:secret#key@x/0", "%23"),
+        ("redis://onlooker:secret?key@x/0", "%3F"),
+        ("rediss://x/0?ssl_ca_certs=/not/there", "ssl_ca_certs that is not there: /not/there"),
+    ],
+)
+def test_a_url_that_is_none_of_a_redis_is_refused_and_its_password_not_told(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as refused:
         Address.parse(url)
+    assert "secret" not in str(refused.value)
+
+
+async def test_a_redis_that_drops_what_waits_is_warned_of_once(
+    server: RedisServer, admin: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        async with BullmqStore(server.url, "evicting").engine() as queue:
+            await queue.require_healthy()
+            admin.client_kill_filter(_type="normal", skipme=True)
+            assert await queue.enqueue(LANE, message(1))
+            assert "allkeys-lru" in str((await queue.health()).details["warning"])
+            admin.config_set("maxmemory-policy", "noeviction")
+            admin.client_kill_filter(_type="normal", skipme=True)
+            assert await queue.confirm(await take(queue))
+            assert "warning" not in (await queue.health()).details
+    finally:
+        admin.config_set("maxmemory-policy", "noeviction")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "not safe" in line]
+    assert "allkeys-lru" in line
+
+
+async def test_a_redis_that_is_too_old_is_refused(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "OLDEST_REDIS", (99, 1))
+    async with BullmqStore(server.url, "old").engine() as queue:
+        with pytest.raises(QueueUnavailable, match=r"this is Redis \d+\.[\d.]+, and 99\.1 or newer is needed"):
+            await queue.require_healthy()
+
+
+async def test_a_user_that_may_not_ask_what_redis_it_is_may_use_the_queue(
+    server: RedisServer, admin: redis.Redis
+) -> None:
+    admin.acl_setuser("plain", enabled=True, passwords=["+plain"], commands=["+@all", "-info"], keys=["*"])
+    url = f"redis://plain:plain@{server.host}:{server.port}/0"
+    async with BullmqStore(url, "plain").engine() as queue:
+        assert await queue.enqueue(LANE, message(1))
+        assert await queue.confirm(await take(queue))
 
 
 async def test_a_connection_that_fails_when_nobody_waits_for_it_any_more_is_no_defect() -> None:

@@ -223,6 +223,8 @@ async def _check_queue(settings: "Settings", database: "Database") -> list[Check
     queued, processing, failed = jobs[JobStatus.QUEUED], jobs[JobStatus.PROCESSING], jobs[JobStatus.FAILED]
     seen = len(await database.read(lambda conn: workers.seen_within(conn, WORKER_SEEN_MS)))
     checks = [Check("queue", Level.OK, f"{health.engine} works, {depth.pending} messages")]
+    if warning := health.details.get("warning"):
+        checks.append(Check("queue", Level.NOTE, str(warning), "set it in the configuration of that Redis"))
     if failed:
         found = f"{queued} queued, {processing} processing, {failed} failed for good"
         checks.append(

@@ -1,6 +1,8 @@
 """Where a Redis is and how it is spoken to."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,6 +10,9 @@ from redis.asyncio.connection import Connection, SSLConnection, parse_url
 
 DEFAULT_PORT = 6379
 CONNECT_TIMEOUT_S = 2.0
+
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""Options that name a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +34,29 @@ class Address:
         secure = url.startswith("rediss://")
         if not secure and not url.startswith("redis://"):
             raise ValueError("must begin with redis:// or rediss://")
-        if urlsplit(url).hostname is None:
+        split = urlsplit(url)
+        try:
+            port = split.port or DEFAULT_PORT
+        except ValueError:
+            # Not what urlsplit says of it: that may be a part of the password.
+            raise ValueError(
+                "has no port that can be read; in a password / is written %2F, # %23, ? %3F and @ %40"
+            ) from None
+        if split.hostname is None:
             raise ValueError("must name a host")
-        options: dict[str, Any] = dict(parse_url(url))
+        if not re.fullmatch(r"/?\d*", split.path):
+            raise ValueError("must end with the number of a database, as in redis://HOST:6379/0")
+        options: dict[str, Any] = {**parse_url(url), "port": port}
         options.pop("connection_class", None)
-        options.setdefault("port", DEFAULT_PORT)
-        address = cls(options["host"], options["port"], int(options.get("db", 0)), secure, options)
+        for name in FILES:
+            if name in options and not Path(options[name]).is_file():
+                raise ValueError(f"names a file in {name} that is not there: {options[name]}")
+        address = cls(options["host"], port, int(options.get("db", 0)), secure, options)
         try:
             address.connection()
         except TypeError as error:
-            raise ValueError(f"has an option that is not known: {error}") from error
+            unknown = re.search(r"'(\w+)'", str(error))
+            raise ValueError(f"has an option that is not known: {unknown[1] if unknown else error}") from None
         return address
 
     def connection(self) -> Connection:

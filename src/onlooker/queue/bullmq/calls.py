@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
@@ -16,6 +17,7 @@ from onlooker.queue.bullmq.joint import JointCalls
 from onlooker.queue.bullmq.link import Argument, Attempt, Command, Link, Refused, Wire
 from onlooker.queue.bullmq.scripts import Script, scripts
 from onlooker.queue.contract import Claim, KindDepth, Lane, Message, Pending, QueueDepth
+from onlooker.telemetry import log
 
 TOKEN = "ol_"  # noqa: S105 - what our claims' tokens begin with, so that scripts know them from other workers' locks
 SESSIONS = ""
@@ -24,6 +26,8 @@ SESSIONS = ""
 
 NO, YES = "0", "1"
 """What is sent with every message is text: hiredis writes a number ten times as slowly."""
+
+OLDEST_REDIS = (6, 2)
 
 CLAIM_FIELDS = 7
 """What is told of a claim: lane, id, name, data, note, attempt, token."""
@@ -133,14 +137,34 @@ class Calls:
         self._ends = JointCalls(self.link, self._command(scripts().finish, self._retention_ms))
         self._claim_command = self._command(scripts().claim, self._retention_ms)
         self.has_claimed = False
+        self.warning: str | None = None
 
     async def _prepare(self, wire: Wire) -> None:
         """Give a new connection the scripts that the server lacks, and make the older ones of this process void."""
+        await self._look_at_server(wire)
         every = scripts().all()
         known = await wire.ask(("SCRIPT", "EXISTS", *(script.sha for script in every)))
         missing = [script for script, is_there in zip(every, known, strict=True) if not is_there]
         await asyncio.gather(*(wire.ask(("SCRIPT", "LOAD", script.text)) for script in missing))
         await wire.ask(self._command(scripts().open, self._holder, wire.number, secrets.token_hex(8), *self._kinds))
+
+    async def _look_at_server(self, wire: Wire) -> None:
+        """Refuse a server that is too old, and warn of one that may drop what waits. Raises `Refused`."""
+        try:
+            told = dict(line.split(":", 1) for line in (await wire.ask(("INFO",))).decode().splitlines() if ":" in line)
+        except Refused as error:
+            if error.code == "NOPERM":
+                return  # Nothing else needs it.
+            raise
+        version, policy = told.get("redis_version", ""), told.get("maxmemory_policy", "noeviction")
+        numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+        if numbers and numbers < OLDEST_REDIS:
+            raise Refused(f"this is Redis {version}, and {'.'.join(map(str, OLDEST_REDIS))} or newer is needed")
+        warned, self.warning = self.warning, None
+        if policy != "noeviction":
+            self.warning = f"with maxmemory-policy {policy} Redis drops what waits when it is full: set noeviction"
+            if warned is None:
+                log.warning("the queue is not safe in this Redis", reason=self.warning)
 
     def _command(self, script: Script, *arguments: Argument) -> Command:
         return ("EVALSHA", script.sha, "1", self._key, *arguments)

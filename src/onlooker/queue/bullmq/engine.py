@@ -186,7 +186,8 @@ class BullmqQueue:
         done, _ = await asyncio.wait({asked}, timeout=HEALTH_TIMEOUT_S)
         if not done:
             asked.cancel()
-            error: str | None = str(self._calls.link.unavailable(f"no answer within {HEALTH_TIMEOUT_S} s"))
+            hint = "; does it speak TLS there?" if self._address.secure else ""
+            error: str | None = str(self._calls.link.unavailable(f"no answer within {HEALTH_TIMEOUT_S} s{hint}"))
         else:
             failure = asked.exception()
             error = None if failure is None else str(failure)
@@ -196,6 +197,8 @@ class BullmqQueue:
             "port": self._address.port,
             "prefix": self._prefix,
         }
+        if self._calls.warning is not None:
+            details["warning"] = self._calls.warning
         return QueueHealth(ok=error is None, engine=self.name, error=error, details=details)
 
     async def require_healthy(self) -> None:
