@@ -226,6 +226,20 @@ async def test_a_full_redis_takes_nothing_and_gives_what_it_has(admin: redis.Red
     assert [(await take(queue)).message.id, await queue.pending(LANE)] == ["2", 2]
 
 
+async def test_a_full_redis_tells_what_there_is(admin: redis.Redis, store: BullmqStore, queue: BullmqQueue) -> None:
+    assert await queue.enqueue(LANE, message(1))
+    assert await queue.enqueue(LANE, message(2))
+    # Another's tool has removed one: the next count has something to put right, which is a write.
+    admin.lrem(f"{store.prefix}:{LANE.name}:wait", 1, "2")
+    admin.config_set("maxmemory-policy", "noeviction")
+    admin.config_set("maxmemory", 1)
+
+    assert (await queue.depth()).sessions.waiting == 1
+    # One lane is looked at while another is ready, which others are told of.
+    assert await queue.claim(wait_s=0, lanes=[Lane.session("idle")]) is None
+    assert (await take(queue)).message.id == "1"
+
+
 async def test_a_replica_that_becomes_the_master_is_used_without_a_restart(admin: redis.Redis) -> None:
     with redis_server(durable=True) as replica, redis.Redis.from_url(replica.url) as standby:
         host, port = admin.connection_pool.connection_kwargs["host"], admin.connection_pool.connection_kwargs["port"]

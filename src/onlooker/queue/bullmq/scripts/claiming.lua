@@ -128,9 +128,12 @@ local function claim(at)
       looked, next_ms = true, seldom().look()
     end
   end
-  if lanes and claims == 0 and tonumber(ARGV[at + 7]) > 0 then
+  if claims == 0 and (lanes or count == 0) then
+    -- It may be the first write, and a full store does not refuse it, nor then the marker below.
     call('ZREMRANGEBYSCORE', P .. 'waited', 0, now)
-    for _, q in ipairs(lanes) do call('ZADD', P .. 'waited', now + tonumber(ARGV[at + 7]), q) end
+    if lanes and tonumber(ARGV[at + 7]) > 0 then
+      for _, q in ipairs(lanes) do call('ZADD', P .. 'waited', now + tonumber(ARGV[at + 7]), q) end
+    end
   end
   -- Whatever this call has made ready, or was woken for, and did not take is for another process.
   is_news = false

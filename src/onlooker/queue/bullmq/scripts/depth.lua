@@ -2,6 +2,8 @@
 local COUNTED_LANES = 200
 local since = now - tonumber(ARGV[1])
 local claimed, oldest = 0, nil
+-- The first write, which a full store does not refuse: counting may add a key.
+call('ZREMRANGEBYSCORE', P .. 'dead', 0, since)
 local function meet(q, id)
   local at = id and call('HGET', P .. q .. ':' .. id, 'timestamp')
   if at then oldest = math.min(oldest or now, tonumber(at)) end
@@ -26,7 +28,6 @@ if lanes <= COUNTED_LANES then
   if counted ~= open then call('SET', P .. 'ended', given - counted) end
   open = counted
 end
-call('ZREMRANGEBYSCORE', P .. 'dead', 0, since)
 local told = { { '', math.max(open - claimed - delayed, 0), delayed, claimed, call('ZCARD', P .. 'dead') } }
 for _, q in ipairs(call('SMEMBERS', P .. 'kinds')) do
   local k = P .. q .. ':'
