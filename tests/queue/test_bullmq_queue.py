@@ -222,6 +222,15 @@ async def test_what_is_wrong_with_one_lane_is_told_to_nobody_else(store: BullmqS
     assert {claim.lane.session_id for claim in following if claim is not None} == {"first", "last"}
 
 
+async def test_what_others_wrote_that_is_no_text_is_served_and_ends(store: BullmqStore, queue: BullmqQueue) -> None:
+    await add_as_bullmq_does(store, KIND.name, "1")
+    await store.client.hset(f"{store.prefix}:{KIND.name}:1", mapping={"name": b"caf\xe9", "data": b"\xff"})
+    assert [pending.type for pending in await queue.peek(KIND)] == ["caf\ufffd"]
+    claim = await asyncio.wait_for(take(queue, KIND), 10)
+    assert claim.message == Message("1", "caf\ufffd", None, "\ufffd")
+    assert await queue.fail(claim, "it is no text")
+
+
 async def test_what_cannot_be_sent_is_told_to_nobody_else(queue: BullmqQueue) -> None:
     lanes = [Lane.session(name) for name in ("1", "2", "3")]
     await queue.enqueue_many([(lane, Message(name, "event")) for name in ("a", "b") for lane in lanes])

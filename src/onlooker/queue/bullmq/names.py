@@ -63,8 +63,11 @@ def job_note(message: Message, nonce: str) -> str:
 
 
 def message_of(told: Sequence[bytes]) -> Message:
-    """The message of a job: its wire id, name, data and note, which is empty where another maker's tool added it."""
-    wire_id, name, data, note = map(bytes.decode, told)
+    """The message of a job: its wire id, name, data and note, which is empty where another maker's tool added it.
+
+    Such a tool may write what is no UTF-8: that is replaced, for nobody could refuse the job who cannot read it.
+    """
+    wire_id, name, data, note = [part.decode("utf-8", "replace") for part in told]
     _, _, told_of = note.partition("|")
     flags, _, tool = told_of.partition("|")
     return Message(message_id(wire_id), name, tool if HAS_TOOL in flags else None, "" if IS_BARE in flags else data)
