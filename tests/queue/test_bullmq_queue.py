@@ -157,9 +157,11 @@ async def test_depth_of_many_lanes_forgets_what_others_removed_once_there_are_fe
     many = [(Lane.session(str(number)), Message("1", "event")) for number in range(250)]
     await queue.enqueue(LANE, Message("removed", "event"))
     await store.client.delete(f"{store.prefix}:{LANE.name}:removed", f"{store.prefix}:{LANE.name}:wait")
-    assert (await queue.depth()).sessions == KindDepth()
+    depth = await queue.depth()
+    assert (depth.lanes, depth.sessions) == (0, KindDepth())
     await queue.enqueue_many(many)
-    assert (await queue.depth()).sessions == KindDepth(waiting=250)
+    depth = await queue.depth()
+    assert (depth.lanes, depth.sessions) == (250, KindDepth(waiting=250))
 
 
 async def test_depth_counts_lanes_of_any_length(queue: BullmqQueue) -> None:

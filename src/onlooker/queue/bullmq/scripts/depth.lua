@@ -23,7 +23,13 @@ local open = given - tonumber(call('GET', P .. 'ended') or 0)
 if lanes <= COUNTED_LANES then
   local counted = claimed + call('ZCARD', P .. 'due')
   for _, q in ipairs(call('SMEMBERS', P .. 'busy')) do
-    counted = counted + call('LLEN', P .. q .. ':wait') + call('LLEN', P .. q .. ':paused')
+    local k = P .. q .. ':'
+    local waiting = call('LLEN', k .. 'wait') + call('LLEN', k .. 'paused')
+    counted = counted + waiting
+    if waiting == 0 and seldom().unfinished(k) == 0 then
+      forget(q, k)
+      lanes = lanes - 1
+    end
   end
   if counted ~= open then call('SET', P .. 'ended', given - counted) end
   open = counted
