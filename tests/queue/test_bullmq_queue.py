@@ -470,6 +470,16 @@ async def test_what_waits_behind_others_in_a_lane_that_nobody_told_of_is_served_
     assert ((await queue.depth()).pending, (await queue.depth()).lanes) == (0, 0)
 
 
+async def test_a_lane_that_only_others_have_filled_gives_stock_workers_nothing_either(
+    store: BullmqStore, queue: BullmqQueue
+) -> None:
+    for name in ("first", "second"):
+        await add_as_bullmq_does(store, LANE.name, name)
+    await store.client.zadd(f"{store.prefix}:ready", {LANE.name: 0})
+    assert await queue.confirm(await take(queue))
+    assert await store.client.hget(f"{store.prefix}:{LANE.name}:meta", "concurrency") == b"0"
+
+
 async def test_what_others_delay_in_a_session_lane_holds_it_until_that_is_due(
     store: BullmqStore, queue: BullmqQueue
 ) -> None:

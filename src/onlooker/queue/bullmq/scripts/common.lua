@@ -31,6 +31,13 @@ local function event(q, k, ...)
   if not exclusive(q) then call('XADD', k .. 'events', 'MAXLEN', '~', 10000, '*', 'event', ...) end
 end
 
+-- A session's lane has something unfinished. Whether that was not known.
+local function open_lane(q, k)
+  if call('SADD', P .. 'busy', q) == 0 then return false end
+  call('HSET', k .. 'meta', 'concurrency', 0)
+  return true
+end
+
 -- By how much this script changes `ended`.
 local newly_ended = 0
 
@@ -40,7 +47,7 @@ local function place_of(k, id)
   if place then return tonumber(place) end
   place = call('INCR', P .. 'seq')
   local q = string.sub(k, #P + 1, -2)
-  if exclusive(q) then call('SADD', P .. 'busy', q) else newly_ended = newly_ended + 1 end
+  if exclusive(q) then open_lane(q, k) else newly_ended = newly_ended + 1 end
   if call('EXISTS', k .. id) == 1 then call('HSET', k .. id, 'ol_seq', place) end
   return place
 end

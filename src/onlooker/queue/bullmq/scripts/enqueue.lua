@@ -71,13 +71,6 @@ local function push(k, id)
   return call('LLEN', k .. 'paused')
 end
 
--- A session's lane has something unfinished. Whether that was not known.
-local function open_lane(q, k)
-  if call('SADD', P .. 'busy', q) == 0 then return false end
-  call('HSET', k .. 'meta', 'concurrency', 0)
-  return true
-end
-
 local last_place
 
 local function enqueue(at)

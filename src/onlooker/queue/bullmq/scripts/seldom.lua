@@ -69,8 +69,8 @@ function seldom()
   local function settle(q, k)
     local count = unfinished(k)
     if count == 0 then return forget(q, k) end
-    call('SADD', P .. 'busy', q)
-    call('HSET', k .. 'meta', 'concurrency', 0)
+    -- Of a lane that was known others may have removed what says that nobody else serves it.
+    if not open_lane(q, k) then call('HSET', k .. 'meta', 'concurrency', 0) end
     local active = call('LINDEX', k .. 'active', 0)
     if not active and not is_paused(k) then return refresh(q, k, true) end
     call('ZREM', P .. 'ready', q)
