@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -272,7 +273,10 @@ async def test_an_engine_can_be_closed_while_its_store_is_gone(backend: Backend)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("onlooker")]
 
 
-async def test_a_confirmation_that_a_crash_undid_does_not_hold_up_its_lane(own_postgres: PostgresServer) -> None:
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+async def test_a_confirmation_that_a_crash_undid_does_not_hold_up_its_lane(
+    own_postgres: PostgresServer, is_busy: bool
+) -> None:
     async with SqlStore(own_postgres.url).engine(look_ms=200) as queue:
         own_postgres.flush_late()
         await queue.enqueue(LANE, message(1))
@@ -285,11 +289,34 @@ async def test_a_confirmation_that_a_crash_undid_does_not_hold_up_its_lane(own_p
         await asyncio.to_thread(own_postgres.kill)
         await asyncio.to_thread(own_postgres.start)
 
-        served = await take(queue)
+        async with keep_busy(queue) if is_busy else contextlib.nullcontext():
+            served = await queue.claim(wait_s=5, lanes=[LANE])
+        assert served is not None, "the lane waits for the end of a lease"
         assert served.message.id in {"1", "2"}
         assert await queue.confirm(served)
         assert (await queue.claim(wait_s=1, lanes=[kept])) is None, "a claim that is held was given to somebody else"
         assert await queue.confirm(other)
+
+
+@contextlib.asynccontextmanager
+async def keep_busy(queue: QueueEngine) -> AsyncIterator[None]:
+    """Meanwhile another lane is filled and served without a pause, and asked for more than there is."""
+    lane = Lane.session("busy")
+
+    async def fill_and_serve() -> None:
+        for number in itertools.count():
+            await queue.enqueue(lane, message(f"busy {number}"))
+            claim = await queue.claim(wait_s=5, lanes=[lane])
+            assert claim is not None
+            await queue.confirm_and_claim(claim, wait_s=0)
+
+    busy = asyncio.create_task(fill_and_serve())
+    try:
+        yield
+    finally:
+        assert not busy.done(), busy.exception()
+        busy.cancel()
+        await asyncio.wait({busy})
 
 
 async def test_a_crash_that_may_have_undone_an_enqueue_changes_the_epoch(own_postgres: PostgresServer) -> None:

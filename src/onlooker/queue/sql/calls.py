@@ -10,6 +10,7 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -92,6 +93,12 @@ class _Waiter:
     in_unit: bool = False
     alarm: asyncio.TimerHandle | None = None
 
+    def may_find(self, changed: AbstractSet[str]) -> bool:
+        """Whether there may be something for it after these lanes have changed."""
+        if not self.was_tried:
+            return True
+        return bool(changed) and (self.lane_names is None or not self.lane_names.isdisjoint(changed))
+
 
 @dataclass(slots=True)
 class _Batch:
@@ -99,6 +106,7 @@ class _Batch:
 
     calls: list[_Call] = field(default_factory=list)
     waiters: list[_Waiter] = field(default_factory=list)
+    look: bool = False
     must_notify: bool = False
 
     def singles(self) -> list["_Batch"]:
@@ -280,15 +288,15 @@ class Calls:
                 room -= call.size
         changed = set().union(*(call.lane_names() for call in batch.calls)) if self._waiters else set()
         woken, self._woken = self._woken, False
-        for waiter in self._waiters:
-            names = waiter.lane_names
-            may_find = (
-                not waiter.was_tried or woken or bool(changed and (names is None or not names.isdisjoint(changed)))
-            )
-            if may_find and len(batch.waiters) < LARGEST_UNIT:
-                waiter.in_unit = True
-                batch.waiters.append(waiter)
-            self._woken |= may_find and not waiter.in_unit
+        found = [waiter for waiter in self._waiters if woken or waiter.may_find(changed)]
+        if self._waiters and (found or batch.calls) and asyncio.get_running_loop().time() >= self._look_at:
+            # Whatever is going on: a look finds what nobody here was told of.
+            batch.look = True
+            found = list(self._waiters)
+        batch.waiters = found[:LARGEST_UNIT]
+        self._woken |= len(found) > LARGEST_UNIT
+        for waiter in batch.waiters:
+            waiter.in_unit = True
         return batch if batch.calls or batch.waiters or batch.must_notify else None
 
     async def _do(self, batch: _Batch) -> None:
@@ -327,7 +335,7 @@ class Calls:
         now = asyncio.get_running_loop().time()
         unit = self.empty_unit()
         unit.wants = [waiter.want for waiter in batch.waiters]
-        unit.look = bool(batch.waiters) and now >= self._look_at
+        unit.look = batch.look
         if unit.look:
             self._claimed = {held: until for held, until in self._claimed.items() if until > now}
             unit.known = list(self._claimed)
@@ -379,10 +387,11 @@ class Calls:
         """Remember when to look, to purge and to notify."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if outcome.looked:
+        # A claim that finds too little looks too, for what came due alone: that puts off nothing.
+        if unit.look:
             self._look_at = now + self._look_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads processes, no secret
-            if outcome.next_ms is not None:
-                self._look_at = min(self._look_at, now + outcome.next_ms / 1000)
+        if outcome.next_ms is not None:
+            self._look_at = min(self._look_at, now + outcome.next_ms / 1000)
         delays = [put.delay_ms for put in unit.puts] + [release.delay_ms for release in unit.releases]
         if soonest := min(filter(None, delays), default=None):
             self._look_at = min(self._look_at, now + soonest / 1000)

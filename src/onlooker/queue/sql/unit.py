@@ -121,7 +121,6 @@ class Outcome:
     changed: list[int] = field(default_factory=list)
     ready: int = 0
     delayed: bool = False
-    looked: bool = False
     next_ms: int | None = None
     purged_all: bool = True
     notified: bool = False
@@ -356,7 +355,6 @@ class _Work:
         soonest = min((at for at in (times.due, times.lease) if at is not None), default=None)
         self.outcome.next_ms = None if soonest is None else max(SHORTEST_WAIT_MS, soonest - times.now)
         self.outcome.ready += moved
-        self.outcome.looked = True
         return moved
 
     def claim(self) -> None:
