@@ -13,6 +13,7 @@ from itertools import islice
 
 from onlooker.domain.errors import ClaimLost, OnlookerError, QueueUnavailable, StorageUnavailable
 from onlooker.domain.jobs import LEASE_RENEWAL_MS, LONGEST_PARK_ON_QUEUE_MS
+from onlooker.pauses import pause
 from onlooker.queue.contract import Claim, QueueEngine
 from onlooker.services.generate import Ended, Generate
 from onlooker.services.outbox import Outbox
@@ -204,8 +205,7 @@ class Worker:
 
     async def _pause(self, stop: asyncio.Event, wait_s: float = OUTAGE_PAUSE_S) -> None:
         """Wait so long, or until stop: by default for a part that is away to come back."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), wait_s)
+        await pause(stop, wait_s)
 
     async def _next(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
         """Confirm, look at the lane's head and ring it if it is due (R7); a claim that came with the confirming."""
@@ -285,7 +285,8 @@ class Worker:
                 extending = asyncio.create_task(self.generate.runs.extend(run.taken))
                 # When the run ends meanwhile nobody asks for the outcome, which then is no defect.
                 extending.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-                await asyncio.wait_for(extending, held_since + lease_s - sent)
+                async with asyncio.timeout(held_since + lease_s - sent):
+                    await extending
             except ClaimLost:
                 return
             except (StorageUnavailable, TimeoutError):

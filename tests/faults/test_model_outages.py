@@ -43,6 +43,12 @@ def health(it: Deployment) -> dict[str, Any]:
         return told
 
 
+def how_it_is(it: Deployment) -> tuple[str, str]:
+    """The provider's state, and that of its first lane."""
+    told = health(it)
+    return told["status"], told["lanes"][0]["status"]
+
+
 def test_an_outage_costs_no_attempt_and_its_end_no_stampede(tmp_path: Path) -> None:
     with rig(tmp_path) as (it, model):
         model.delay_s = 0.02
@@ -51,8 +57,8 @@ def test_an_outage_costs_no_attempt_and_its_end_no_stampede(tmp_path: Path) -> N
         it.wait_until_begun(server, it.work())
         it.post_sessions(SESSIONS, EACH)
         it.wait_until(lambda: model.refused >= 6, DONE_WITHIN_S)
-        told = health(it)
-        assert (told["status"], told["lanes"][0]["status"]) == ("held", "down")
+        # The worker tells of it a moment after its calls were refused.
+        it.wait_until(lambda: how_it_is(it) == ("held", "down"), DONE_WITHIN_S)
         assert model.refused <= 40
         model.down = ""
         it.wait_until_settled(DONE_WITHIN_S)

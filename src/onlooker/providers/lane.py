@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from onlooker.domain.errors import BadSettings, Busy, Exhausted, ProviderError
 from onlooker.domain.lanes import LaneCondition, LaneState
 from onlooker.host import now_ms
+from onlooker.pauses import pause
 from onlooker.providers.board import Board
 
 FAILURES_TO_CLOSE = 3
@@ -153,8 +154,7 @@ class Lane:
                     self._trial_given_at = self._clock()
                     return
                 remaining_s = max(TRIAL_S - since_s, 0.05)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), remaining_s)
+            await pause(self._changed, remaining_s)
 
     async def opened(self) -> None:
         """Return when the lane opens next."""

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from onlooker.domain.errors import InvalidInput, NotFound, OnlookerError, Unavailable
 from onlooker.domain.models import KeyScope, Principal, Scope
+from onlooker.pauses import pause
 from onlooker.services.ingest import Ingest
 from onlooker.storage import session_files
 from onlooker.storage.database import Database
@@ -108,8 +109,7 @@ class CatchingUp:
             over = self._ended.is_set()
             self._ended.clear()
             if over:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), LAST_LINES_S)
+                await pause(stop, LAST_LINES_S)
             if not stop.is_set():
                 await self._guarded(partial(self.end_sessions, over=over))
 

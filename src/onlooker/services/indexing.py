@@ -6,7 +6,6 @@ goes first.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from functools import partial
 from onlooker.domain.errors import Busy, InvalidInput, ProviderError, StorageUnavailable
 from onlooker.domain.jobs import MAX_ATTEMPTS, JobKind
 from onlooker.domain.models import Job, Principal, Scope
+from onlooker.pauses import pause
 from onlooker.providers.embedders.contract import Embedder
 from onlooker.services.outbox import Outbox
 from onlooker.storage import accounts, new_jobs, reindexing, vectors
@@ -209,5 +209,4 @@ class Indexing:
     async def _rest(self, began: float) -> None:
         """Rest for as long as the page took, or until stop."""
         rest_s = min(time.monotonic() - began, LONGEST_REST_S)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), rest_s)
+        await pause(self._stop, rest_s)

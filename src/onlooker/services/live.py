@@ -57,7 +57,8 @@ class JobWaiters:
         self._count += 1
         self._somebody.set()
         try:
-            return await asyncio.wait_for(settled, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await settled
         except TimeoutError:
             return False
         finally:

@@ -4,7 +4,6 @@ To **ring** a job is to enqueue its message. A message only says that its lane h
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from functools import partial
 from onlooker.domain.errors import QueueUnavailable, StorageUnavailable
 from onlooker.domain.jobs import KIND_LANES, JobKind
 from onlooker.domain.models import Job
+from onlooker.pauses import pause
 from onlooker.queue.contract import Join, JoinsTransactions, Lane, Message, QueueEngine
 from onlooker.storage import heads
 from onlooker.storage.database import Connection, Database
@@ -132,8 +132,7 @@ class Outbox:
                     self._reconciling.worked()
                 except StorageUnavailable as error:
                     self._reconciling.failed(reason=str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await pause(stop, LOOK_EVERY_S)
 
     async def _sees_loss(self) -> bool:
         """Whether the queue's store has begun anew since it was last looked at."""

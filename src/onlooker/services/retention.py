@@ -1,11 +1,11 @@
 """What a project keeps for a number of days only goes when these are over, once a day, in small transactions."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from onlooker.domain.errors import InvalidInput, StorageUnavailable
 from onlooker.domain.models import Principal, Scope
+from onlooker.pauses import pause
 from onlooker.services.forget import Forget
 from onlooker.storage import accounts, retention
 from onlooker.storage.database import Connection, Database
@@ -81,9 +81,7 @@ class Retaining:
         """Apply a minute after the start and then once a day, until `stop`; look at the clock once an hour."""
         wait_s, looks = FIRST_AFTER_S, 0
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait_s)
-            if stop.is_set():
+            if await pause(stop, wait_s):
                 return
             try:
                 if looks % LOOKS_A_DAY:

@@ -20,6 +20,7 @@ from onlooker.domain.errors import InvalidInput, OnlookerError, Unavailable
 from onlooker.domain.models import Principal
 from onlooker.domain.payloads import read_json
 from onlooker.domain.places import Place
+from onlooker.pauses import pause
 from onlooker.services.group import LARGEST_GROUP
 from onlooker.services.hooks import HookPayload, HookRecorded, Hooks, Taken
 from onlooker.telemetry import log, place_of
@@ -95,8 +96,7 @@ class Spool:
             except (OnlookerError, OSError) as error:
                 log.warning("the spool cannot be replayed", error=type(error).__name__, where=place_of(error))
                 wait_s = TRY_AGAIN_S
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait_s)
+            await pause(stop, wait_s)
 
     async def replay(self, stop: asyncio.Event | None = None) -> Replayed:
         """Store all that waits, the oldest first, until nothing does. Safe to be cut off anywhere, and to run twice.

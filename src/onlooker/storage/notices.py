@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, literal, select
 
 from onlooker.domain.errors import StorageUnavailable
+from onlooker.pauses import pause
 from onlooker.storage.database import Database
 from onlooker.storage.hosts import Hosts
 from onlooker.storage.postgres import NOT_CONNECTED, PostgresDatabase, not_connected
@@ -93,7 +94,8 @@ class Notices:
     async def _until_lost(self, connection: Any) -> None:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _connection: lost.set())
-        await asyncio.wait_for(connection.add_listener(self._channel, self._hear), CONNECT_TIMEOUT_S)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connection.add_listener(self._channel, self._hear)
         self._on_change()
         await self._require_own()
         self._has_warned = False
@@ -104,12 +106,8 @@ class Notices:
         self._heard_own.clear()
         notify = select(func.pg_notify(self._channel, self._own))
         await self._database.tx(lambda conn: conn.execute(notify), durable=False)
-        try:
-            await asyncio.wait_for(self._heard_own.wait(), CONNECT_TIMEOUT_S)
-        except TimeoutError as error:
-            raise StorageUnavailable(
-                "what is notified is not heard: it leads to another database or to a pooler"
-            ) from error
+        if not await pause(self._heard_own, CONNECT_TIMEOUT_S):
+            raise StorageUnavailable("what is notified is not heard: it leads to another database or to a pooler")
 
     async def _warn(self, hosts: Hosts | None, error: Exception) -> None:
         """Say once that nothing is heard. Where the database itself is away, the calls that need it say so."""
