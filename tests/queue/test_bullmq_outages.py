@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -226,6 +227,16 @@ async def test_a_full_redis_takes_nothing_and_gives_what_it_has(admin: redis.Red
     assert [(await take(queue)).message.id, await queue.pending(LANE)] == ["2", 2]
 
 
+async def test_a_full_redis_can_be_emptied_by_who_connects_then(admin: redis.Redis, store: BullmqStore) -> None:
+    async with store.engine() as queue:
+        assert await queue.enqueue(LANE, message(1))
+    admin.config_set("maxmemory-policy", "noeviction")
+    admin.config_set("maxmemory", 1)
+
+    async with store.engine() as queue:
+        assert await queue.confirm(await take(queue))
+
+
 async def test_a_full_redis_tells_what_there_is(admin: redis.Redis, store: BullmqStore, queue: BullmqQueue) -> None:
     assert await queue.enqueue(LANE, message(1))
     assert await queue.enqueue(LANE, message(2))
@@ -265,6 +276,31 @@ async def test_a_replica_that_becomes_the_master_is_used_without_a_restart(admin
             assert claim is not None
             assert await queue.confirm(claim)
         await store.client.aclose()
+
+
+async def test_what_a_failover_undid_holds_up_no_lane(server: RedisServer, queue: BullmqQueue, tmp_path: Path) -> None:
+    kept = Lane.session("kept")
+    for lane, name in ((LANE, 1), (LANE, 2), (kept, 3), (OTHER, 4)):
+        await queue.enqueue(lane, message(name))
+    first, held = await take(queue, LANE), await take(queue, kept)
+    before = await queue.epoch()
+    shutil.copytree(server.folder, tmp_path / "as it was")
+    confirmed, second = await queue.confirm_and_claim(first, wait_s=0)
+    assert confirmed
+    assert second is not None
+    assert await queue.confirm(await take(queue, OTHER))
+    await asyncio.to_thread(server.kill)
+    shutil.copytree(tmp_path / "as it was", server.folder, dirs_exist_ok=True)
+    await asyncio.to_thread(server.start)
+
+    assert await queue.epoch() != before, "nobody rings what may be lost"
+    served = await take(queue, LANE)
+    assert served.message.id == "1"
+    assert (await take(queue, OTHER)).message.id == "4"
+    assert await queue.confirm(second) is False
+    assert await queue.claim(wait_s=0, lanes=[kept]) is None, "a claim that is held was given to somebody else"
+    assert await queue.confirm(held)
+    assert await queue.confirm(served)
 
 
 class Load:

@@ -215,7 +215,7 @@ class QueueEngine(Protocol):
         ...
 
     async def epoch(self) -> str:
-        """A mark that changes when the store has lost its messages: then the outbox rings every head again."""
+        """A mark that changes when the store may have lost messages: then the outbox rings every head again."""
         ...
 
     async def health(self) -> QueueHealth:

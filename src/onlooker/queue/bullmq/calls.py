@@ -99,12 +99,19 @@ class Taking(ABC):
         """See `Answer`."""
         first, end = len(self.confirming), len(told) - 1
         claims = [_claim(told[at : at + CLAIM_FIELDS]) for at in range(first, end, CLAIM_FIELDS)]
-        link = self.calls.link
-        held = [link.unavailable(str(its)) if isinstance(its, Refused) else bool(its) for its in told[:first]]
+        self.calls.hold(self, claims)
+        held = [self._was_held(ending, its) for ending, its in zip(self.confirming, told[:first], strict=True)]
         self.take(claims, None if told[end] < 0 else told[end], held)
+
+    def _was_held(self, ending: Ending, its: Any) -> bool | QueueUnavailable:
+        if isinstance(its, Refused):
+            return self.calls.link.unavailable(str(its))
+        self.calls.let_go(ending[0])
+        return bool(its)
 
     def set_exception(self, error: Exception) -> None:
         """See `Answer`."""
+        self.calls.hold(self, ())
         if self.was_sent:
             self.calls.abandon([f"{self.token}."])
         self.give_up(error)
@@ -133,6 +140,9 @@ class Calls:
         self._salt = secrets.token_hex(6)
         self._count = itertools.count(1)
         self._abandoned: list[str] = []
+        # The tokens of what callers here have claimed and not ended, and what those begin with that are being made.
+        self._known: set[str] = set()
+        self._run_id = ""
         self._enqueues = JointCalls(self.link, self._command(scripts().enqueue, self._retention_ms))
         self._ends = JointCalls(self.link, self._command(scripts().finish, self._retention_ms))
         self._claim_command = self._command(scripts().claim, self._retention_ms)
@@ -140,13 +150,19 @@ class Calls:
         self.warning: str | None = None
 
     async def _prepare(self, wire: Wire) -> None:
-        """Give a new connection the scripts that the server lacks, and make the older ones of this process void."""
+        """Give a new connection the scripts that the server lacks, and make the older ones of this process void.
+
+        A server that took over, or was started again from an older state, has lost the last that it answered: of what
+        it has in our name, nobody would end what was confirmed.
+        """
         await self._look_at_server(wire)
         every = scripts().all()
         known = await wire.ask(("SCRIPT", "EXISTS", *(script.sha for script in every)))
         missing = [script for script, is_there in zip(every, known, strict=True) if not is_there]
         await asyncio.gather(*(wire.ask(("SCRIPT", "LOAD", script.text)) for script in missing))
-        await wire.ask(self._command(scripts().open, self._holder, wire.number, secrets.token_hex(8), *self._kinds))
+        kinds: Command = (len(self._kinds), *self._kinds)
+        opening = (self._holder, wire.number, secrets.token_hex(8), *kinds, *self._known)
+        await wire.ask(self._command(scripts().open, *opening))
 
     async def _look_at_server(self, wire: Wire) -> None:
         """Refuse a server that is too old, and warn of one that may drop what waits. Raises `Refused`."""
@@ -156,6 +172,7 @@ class Calls:
             if error.code == "NOPERM":
                 return  # Nothing else needs it.
             raise
+        self._run_id = told.get("run_id", "")
         version, policy = told.get("redis_version", ""), told.get("maxmemory_policy", "noeviction")
         numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
         if numbers and numbers < OLDEST_REDIS:
@@ -197,6 +214,7 @@ class Calls:
         if self._abandoned:
             self._put_back_abandoned()
         taking.token = f"{TOKEN}{self.nonce()}"
+        self._known.add(taking.token)
         self.has_claimed |= taking.count > 0
         self.link.send(taking.ask, taking)
 
@@ -213,6 +231,15 @@ class Calls:
             *taking.notice,
         )
 
+    def hold(self, taking: Taking, claims: Sequence[Claim]) -> None:
+        """This is what a call brought, and it brings nothing more."""
+        self._known.discard(taking.token)
+        self._known.update(claim.token for claim in claims)
+
+    def let_go(self, token: str) -> None:
+        """This claim is no more, or was none any more."""
+        self._known.discard(token)
+
     def abandon(self, tokens: Sequence[str]) -> None:
         """Claims by tokens that begin so may have been made, and nobody was told."""
         self._abandoned += tokens
@@ -227,11 +254,15 @@ class Calls:
     async def finish(self, claim: Claim, reason: str | None) -> bool:
         """Confirm or, with a reason, dead-letter."""
         told = "" if reason is None else f"-{reason}"
-        return bool(await self._ends.ask((*_held(claim), self.nonce(), told)))
+        was_held = bool(await self._ends.ask((*_held(claim), self.nonce(), told)))
+        self.let_go(claim.token)
+        return was_held
 
     async def release(self, claim: Claim, delay_ms: int) -> bool:
         """Put back."""
-        return bool(await self._run(scripts().release, *_held(claim), self.nonce(), max(0, int(delay_ms))))
+        was_held = bool(await self._run(scripts().release, *_held(claim), self.nonce(), max(0, int(delay_ms))))
+        self.let_go(claim.token)
+        return was_held
 
     async def extend(self, claim: Claim) -> bool:
         """Renew."""
@@ -275,10 +306,10 @@ class Calls:
         )
 
     async def epoch(self) -> str:
-        """What changes when Redis has lost everything."""
+        """What changes when Redis has lost everything, or is another that may lack the last."""
         key = f"{self.prefix}:epoch"
         told: bytes | None = await self.link.call(lambda _attempt: ("GET", key))
-        return told.decode() if told is not None else await self.touch()
+        return f"{told.decode() if told is not None else await self.touch()}.{self._run_id}"
 
     async def touch(self) -> str:
         """The epoch, by a write that changes nothing where all is well. Where Redis takes no writes this fails."""
