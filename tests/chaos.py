@@ -42,8 +42,8 @@ DATABASE = PREFIX = "chaos"
 EVERY_S = 2.5
 BEGUN_WITHIN_S = 120.0
 SETTLED_WITHIN_S = 180.0
-STILL_FOR_S = 120.0
-"""Without one job completed: longer than a claim of the queue that nobody has any more (90 s)."""
+STILL_FOR_S = 45.0
+"""Without one job completed: shorter than any lease (60 and 90 s), so that what nobody has must be found before."""
 
 TELL_EVERY_S = 5.0
 STOPPED_WITHIN_S = 40.0
