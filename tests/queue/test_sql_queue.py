@@ -17,6 +17,7 @@ from sqlalchemy.util import await_only
 from onlooker.host import ProcessIdentity
 from onlooker.queue.contract import RETENTION_MS, Lane, Message, QueueEngine
 from onlooker.queue.sql import SqlQueue, census, statements
+from onlooker.queue.sql.calls import LARGEST_UNIT
 from onlooker.queue.sql.unit import Finish, Held, Put, Unit, Want, perform
 from onlooker.storage import dialect
 from onlooker.storage.database import Database
@@ -171,6 +172,20 @@ async def test_waiting_consumers_cost_the_same_for_any_number_of_sessions(
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
+
+
+async def test_more_callers_than_a_unit_takes_cost_nothing_while_they_wait(queue: QueueEngine) -> None:
+    count = LARGEST_UNIT + 20
+    waiting = [asyncio.create_task(queue.claim(wait_s=60)) for _ in range(count)]
+    await asyncio.sleep(1)
+    with executed() as seen:
+        await asyncio.sleep(0.5)
+    assert len(seen) < 100
+    await queue.enqueue_many([(Lane.session(str(number)), Message("1", "event")) for number in range(count)])
+    claims = await asyncio.wait_for(asyncio.gather(*waiting), 30)
+    assert {claim.lane.name for claim in claims if claim is not None} == {
+        Lane.session(str(number)).name for number in range(count)
+    }
 
 
 async def test_nothing_is_kept_in_memory_for_a_session(open_engine: OpenEngine) -> None:

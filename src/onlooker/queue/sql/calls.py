@@ -294,9 +294,10 @@ class Calls:
             batch.look = True
             found = list(self._waiters)
         batch.waiters = found[:LARGEST_UNIT]
-        self._woken |= len(found) > LARGEST_UNIT
         for waiter in batch.waiters:
             waiter.in_unit = True
+        for waiter in found[LARGEST_UNIT:]:
+            waiter.was_tried = False
         return batch if batch.calls or batch.waiters or batch.must_notify else None
 
     async def _do(self, batch: _Batch) -> None:
