@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,7 +20,7 @@ from databases import prepare_now
 from onlooker.domain.errors import QueueUnavailable
 from onlooker.queue.bullmq import link
 from onlooker.queue.contract import Claim, Lane, Message, QueueEngine
-from onlooker.queue.sql import calls
+from onlooker.queue.sql import SqlQueue, calls
 from postgres_admin import admin_execute
 from queue_stores import BullmqStore, SqlStore, Store
 from servers import PostgresServer, RedisServer, postgres_server, redis_families, redis_server
@@ -271,6 +272,20 @@ async def test_an_engine_can_be_closed_while_its_store_is_gone(backend: Backend)
             await waiting
         await queue.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("onlooker")]
+
+
+async def test_what_came_for_somebody_who_had_gone_is_served_after_an_outage(backend: Backend) -> None:
+    async with backend.store().engine(look_ms=200) as queue:
+        await queue.enqueue(LANE, message(1))
+        gone = await take(queue)
+        await asyncio.to_thread(backend.flush)
+        await asyncio.to_thread(backend.server.kill)
+        puts_back: Any = queue._calls if isinstance(queue, SqlQueue) else queue._waiters  # type: ignore[attr-defined]  # of the other engine
+        puts_back._put_back([gone])
+        await asyncio.sleep(1.5)  # it has failed by now
+        await asyncio.to_thread(backend.server.start)
+        await wait_until(lambda: is_healthy(queue))
+        assert (await take(queue)).message.id == "1"
 
 
 @pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])

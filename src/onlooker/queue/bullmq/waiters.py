@@ -251,7 +251,9 @@ class Waiters:
         work.add_done_callback(self._returning.discard)
 
     async def _return(self, claims: Sequence[Claim]) -> None:
-        # Where it fails, the claims' leases end.
+        # Where it fails, the next connection gives back what nobody here has.
+        for claim in claims:
+            self._calls.let_go(claim.token)
         with contextlib.suppress(QueueUnavailable):
             await asyncio.gather(*(self._calls.release(claim, 0) for claim in claims))
 

@@ -255,11 +255,13 @@ class Calls:
                 waiter.alarm.cancel()
 
     def _put_back(self, claims: list[Claim]) -> None:
-        """Release claims that nobody is there for any more."""
+        """Release claims that nobody is there for any more. Where it fails, the next look does."""
         for claim in claims:
+            held = Held.by(claim)
+            self._claimed.pop(held, None)
             answer = asyncio.get_running_loop().create_future()
             answer.add_done_callback(_look_at)
-            self._calls.append(_Call(Release(Held.by(claim), claim.lane, 0), answer))
+            self._calls.append(_Call(Release(held, claim.lane, 0), answer))
         self._run_soon()
 
     def _check_open(self) -> None:
@@ -481,6 +483,6 @@ class Calls:
 
 
 def _look_at(answer: asyncio.Future[Any]) -> None:
-    """Tell the event loop that an error that nobody waits for is no oversight: the claim's lease will end."""
+    """Tell the event loop that an error that nobody waits for is no oversight."""
     if not answer.cancelled():
         answer.exception()
