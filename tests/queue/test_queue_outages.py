@@ -21,6 +21,7 @@ from onlooker.domain.errors import QueueUnavailable
 from onlooker.queue.bullmq import link
 from onlooker.queue.contract import Claim, Lane, Message, QueueEngine
 from onlooker.queue.sql import SqlQueue, calls
+from onlooker.storage.notices import Notices
 from postgres_admin import admin_execute
 from queue_stores import BullmqStore, SqlStore, Store
 from servers import PostgresServer, RedisServer, postgres_server, redis_families, redis_server
@@ -253,6 +254,26 @@ async def test_a_waiting_consumer_hears_again_after_its_connections_were_ended(b
         await asyncio.to_thread(backend.end_connections)
         await other.enqueue(LANE, message(1))
         assert await asyncio.wait_for(waiting, 5) is not None
+
+
+async def test_a_consumer_hears_whose_connection_is_ended_as_it_begins_to_listen(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Backend(own_postgres, calls, COMMIT)
+    require_own, was_ended = Notices._require_own, asyncio.Event()
+
+    async def end_first(self: Notices, lost: asyncio.Event) -> None:
+        if not was_ended.is_set():
+            await asyncio.to_thread(backend.end_connections)
+            was_ended.set()
+        await require_own(self, lost)
+
+    monkeypatch.setattr(Notices, "_require_own", end_first)
+    async with backend.store().engine(look_ms=60_000) as queue, backend.store().engine() as other:
+        waiting = asyncio.create_task(queue.claim(wait_s=60))
+        await was_ended.wait()
+        await other.enqueue(LANE, message(1))
+        assert await asyncio.wait_for(waiting, 4) is not None
 
 
 async def test_an_engine_can_be_closed_while_its_store_is_gone(backend: Backend) -> None:

@@ -93,20 +93,28 @@ class Notices:
 
     async def _until_lost(self, connection: Any) -> None:
         lost = asyncio.Event()
-        connection.add_termination_listener(lambda _connection: lost.set())
+
+        def lose(_connection: Any) -> None:
+            lost.set()
+            self._heard_own.set()  # It never will be.
+
+        connection.add_termination_listener(lose)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await connection.add_listener(self._channel, self._hear)
         self._on_change()
-        await self._require_own()
+        await self._require_own(lost)
         self._has_warned = False
         await lost.wait()
 
-    async def _require_own(self) -> None:
-        """Notify ourselves, and hear it. Raises `StorageUnavailable` where the two are not of one database."""
+    async def _require_own(self, lost: asyncio.Event) -> None:
+        """Notify ourselves, and hear it, unless the connection is lost.
+
+        Raises `StorageUnavailable` where the two are not of one database.
+        """
         self._heard_own.clear()
         notify = select(func.pg_notify(self._channel, self._own))
         await self._database.tx(lambda conn: conn.execute(notify), durable=False)
-        if not await pause(self._heard_own, CONNECT_TIMEOUT_S):
+        if not lost.is_set() and not await pause(self._heard_own, CONNECT_TIMEOUT_S):
             raise StorageUnavailable("what is notified is not heard: it leads to another database or to a pooler")
 
     async def _warn(self, hosts: Hosts | None, error: Exception) -> None:
