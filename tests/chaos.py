@@ -1,4 +1,4 @@
-"""Chaos: servers, workers, Postgres and Redis are killed, frozen, cut off and emptied while events come in.
+"""Chaos: servers, workers, Postgres and Redis are killed, frozen, cut off, emptied and taken back while events come in.
 
     python tests/chaos.py [--seed 7] [--seconds 600] [--every 2.5] [--engine sql]
 
@@ -13,6 +13,7 @@ import heapq
 import itertools
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -229,6 +230,11 @@ class Chaos:
         if fault.kind is Kind.FREEZE:
             program.server.pause()
             return program.server.resume
+        if fault.kind is Kind.REWIND:
+            kept = self.it.cli.home.parent / "kept"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(program.server.folder, kept, ignore=shutil.ignore_patterns("pid", "log"))
+            return partial(rewind, program.server, kept)
         (program.server.kill if fault.kind is Kind.CRASH else program.server.stop)()
         return program.server.start
 
@@ -300,6 +306,13 @@ class Chaos:
         for place in self.places.values():
             for sign in ("Traceback", "defect in a job"):
                 assert sign not in place.log, f"{place.name}:\n{place.log[place.log.index(sign) - 500 :][:4000]}"
+
+
+def rewind(server: Server, kept: Path) -> None:
+    """Have it go on from what it was when its folder was copied."""
+    server.kill()
+    shutil.copytree(kept, server.folder, dirs_exist_ok=True)
+    server.start()
 
 
 def assert_nothing_left(url: str) -> None:

@@ -28,13 +28,15 @@ class Kind(StrEnum):
     RESTART = "restart"
     CRASH = "crash"
     FLUSH = "flush"
+    REWIND = "rewind"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong with a process, with a server program, or with the connections to one.
 
-    After `lasts_s` it is mended: what was killed is started, what was frozen goes on. `skew_s` is by how much the
+    After `lasts_s` it is mended: what was killed is started, what was frozen goes on, what is rewound begins anew as it
+    was before, as a replica does that takes over too late. `skew_s` is by how much the
     clock of a process that is started then is wrong.
     """
 
@@ -63,7 +65,7 @@ def choices(*, with_redis: bool) -> list[Choice]:
     drawn += [(Kind.CUT, POSTGRES, 4), (Kind.LOSE_COMMITS, POSTGRES, 2)]
     drawn += [(Kind.RESTART, POSTGRES, 1), (Kind.CRASH, POSTGRES, 1), (Kind.FREEZE, POSTGRES, 1)]
     if with_redis:
-        drawn += [(Kind.CUT, REDIS, 4), (Kind.FLUSH, REDIS, 2)]
+        drawn += [(Kind.CUT, REDIS, 4), (Kind.FLUSH, REDIS, 2), (Kind.REWIND, REDIS, 2)]
         drawn += [(Kind.RESTART, REDIS, 1), (Kind.CRASH, REDIS, 1), (Kind.FREEZE, REDIS, 1)]
     return drawn
 

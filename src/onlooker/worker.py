@@ -56,7 +56,6 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: running calls get `drain_s`, the rest goes back (R12)."""
-        await self._release_dead()
         beating = asyncio.create_task(self._beat(stop))
         watching = asyncio.create_task(self._watch_recoveries())
         serving = [asyncio.create_task(self._serve(stop)) for _ in range(self.concurrency)]
@@ -80,14 +79,6 @@ class Worker:
         for outcome in ended:
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
-
-    async def _release_dead(self) -> None:
-        """What dead processes of this machine held is served again at once, not when its leases end."""
-        try:
-            if released := await self.outbox.release_dead():
-                log.info("released what dead processes held", released=released)
-        except (StorageUnavailable, QueueUnavailable) as error:
-            log.warning("cannot look for dead processes yet", reason=str(error))
 
     async def _beat(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

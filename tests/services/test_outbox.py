@@ -1,19 +1,37 @@
-"""The outbox on Postgres: what a crash takes from the queue is rung again soon."""
+"""The outbox: what dead processes hold is given back, and what a crash takes from the queue is rung again soon."""
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from onlooker.host import ProcessIdentity, new_id, now_ms
+from onlooker.queue.contract import Lane, Message
 from onlooker.queue.sql import SqlQueue
 from onlooker.services.accounts import Accounts
 from onlooker.services.ingest import EventInput, Ingest
 from onlooker.services.outbox import LOOK_EVERY_S, Outbox
 from onlooker.storage import schema
-from onlooker.storage.database import open_database
+from onlooker.storage.database import Database, open_database
 from servers import PostgresServer
 
 RUNG_WITHIN_S = 4 * LOOK_EVERY_S
+
+
+async def test_what_a_dead_process_holds_is_served_without_a_start(database: Database) -> None:
+    lane = Lane.session("one")
+    us = ProcessIdentity.of_this_process()
+    dead, alive = (SqlQueue(database, identity=identity) for identity in (replace(us, started="long ago"), us))
+    outbox = Outbox(database, alive)
+    await outbox.reconcile()
+    assert await alive.enqueue(lane, Message("1", "event"))
+    assert await dead.claim(wait_s=0) is not None
+    await outbox.reconcile()
+    claim = await alive.claim(wait_s=0)
+    assert claim is not None
+    assert await alive.confirm(claim)
+    for queue in (dead, alive):
+        await queue.close()
 
 
 async def test_a_ring_that_a_crash_undid_is_made_again_within_seconds(

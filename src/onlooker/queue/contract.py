@@ -211,7 +211,7 @@ class QueueEngine(Protocol):
         ...
 
     async def release_dead(self) -> int:
-        """Release the claims of this machine's processes that are gone; the count. For a process that starts."""
+        """Release the claims of this machine's processes that are gone; the count."""
         ...
 
     async def epoch(self) -> str:

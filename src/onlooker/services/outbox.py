@@ -95,18 +95,13 @@ class Outbox:
         join = self._queue.join() if isinstance(self._queue, JoinsTransactions) else None
         return None if join is None else Ringing(join)
 
-    async def release_dead(self) -> int:
-        """Put back what dead processes of this machine held, in the rows first and then in the queue; the count."""
-        holders = await self._database.read(heads.dead_holders)
-        released = await self._database.tx(lambda conn: heads.release_held_by(conn, holders)) if holders else []
-        return await self._queue.release_dead() + len(released)
-
     async def reconcile(self, *, everything: bool = False) -> int:
-        """Put back what nobody holds, and ring every head that is due (R10); how many were rung.
+        """Put back what nobody holds or a dead process, and ring every head that is due (R10); how many were rung.
 
         With `everything` also those that were rung lately, which wakes what was put off until later. Raises
         `StorageUnavailable`. When the queue is away nothing is lost: the next call rings everything.
         """
+        await self._release_dead()
         while await self._database.tx(heads.expire_leases) == heads.PAGE:
             pass
         everything = await self._lost_messages() or everything
@@ -133,6 +128,21 @@ class Outbox:
                 except StorageUnavailable as error:
                     self._reconciling.failed(reason=str(error))
             await pause(stop, LOOK_EVERY_S)
+
+    async def _release_dead(self) -> None:
+        """What dead processes of this machine held is served at once, not when its leases end: rows first, then queue.
+
+        An older state of the queue has what processes held that were gone before.
+        """
+        holders = await self._database.read(heads.dead_holders)
+        released = await self._database.tx(lambda conn: heads.release_held_by(conn, holders)) if holders else []
+        try:
+            count = len(released) + await self._queue.release_dead()
+        except QueueUnavailable:
+            self._owes_rings = True
+            return
+        if count:
+            log.info("released what dead processes held", released=count)
 
     async def _sees_loss(self) -> bool:
         """Whether the queue's store has begun anew since it was last looked at."""
