@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployment import Deployment, deployment, kill
+from deployment import SETTLED_WITHIN_S, Deployment, deployment, kill
 
 KILLS = 20
 CLIENTS = 4
@@ -98,11 +98,13 @@ def at_least(due: int, counted: Callable[[], int]) -> bool:
 def test_a_server_that_is_asked_to_stop_under_load_answers_what_it_accepted_and_stores_nothing_else(
     tmp_path: Path, database_url: str | None
 ) -> None:
-    with deployment(tmp_path, database_url, ONLOOKER_SCRIPTED_DELAY_MS="50") as it:
+    # Slower than clients on a busy machine, so that there is a backlog.
+    with deployment(tmp_path, database_url, ONLOOKER_SCRIPTED_DELAY_MS="200") as it:
         server = it.serve()
         with ThreadPoolExecutor(16) as clients:
             sending = [clients.submit(post_until_refused, it, session) for session in range(16)]
             it.wait_until_completed(50)
+            it.wait_until(lambda: it.statuses().get("queued", 0) >= 50, SETTLED_WITHIN_S)
             server.send_signal(signal.SIGTERM)
             assert server.wait(30) == 0, it.log()
             acknowledged = [mark for each in sending for mark in each.result()]
