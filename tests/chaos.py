@@ -13,7 +13,6 @@ import heapq
 import itertools
 import random
 import secrets
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -232,9 +231,8 @@ class Chaos:
             return program.server.resume
         if fault.kind is Kind.REWIND:
             kept = self.it.cli.home.parent / "kept"
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(program.server.folder, kept, ignore=shutil.ignore_patterns("pid", "log"))
-            return partial(rewind, program.server, kept)
+            program.server.copy_state(kept)
+            return partial(program.server.rewind, kept)
         (program.server.kill if fault.kind is Kind.CRASH else program.server.stop)()
         return program.server.start
 
@@ -306,13 +304,6 @@ class Chaos:
         for place in self.places.values():
             for sign in ("Traceback", "defect in a job"):
                 assert sign not in place.log, f"{place.name}:\n{place.log[place.log.index(sign) - 500 :][:4000]}"
-
-
-def rewind(server: Server, kept: Path) -> None:
-    """Have it go on from what it was when its folder was copied."""
-    server.kill()
-    shutil.copytree(kept, server.folder, dirs_exist_ok=True)
-    server.start()
 
 
 def assert_nothing_left(url: str) -> None:

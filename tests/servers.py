@@ -213,6 +213,17 @@ class Server(ABC):
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.resume()
 
+    def copy_state(self, folder: Path) -> None:
+        """Keep in a folder what it has on disk now, for `rewind`; what was kept there before is gone."""
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("pid", "log"))
+
+    def rewind(self, folder: Path) -> None:
+        """Kill it, and have it go on from a state that was kept."""
+        self.kill()
+        shutil.copytree(folder, self.folder, dirs_exist_ok=True)
+        self.start()
+
     def _family(self) -> list[psutil.Process]:
         """The server first, so that it starts no new process while the others are dealt with."""
         if not self.is_running:

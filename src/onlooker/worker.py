@@ -25,6 +25,8 @@ from onlooker.telemetry import Outage, log
 
 CLAIM_WAIT_S = 5.0
 OUTAGE_PAUSE_S = 1.0
+"""Before a part that is away is asked again."""
+
 HEARTBEAT_S = 10.0
 MOST_DONE = 10_000
 DRAIN_S = 10.0
@@ -86,7 +88,7 @@ class Worker:
                 await self.database.tx(
                     lambda conn: workers.beat(conn, self.worker_id, self.identity, "worker"), durable=False
                 )
-            await self._pause(stop, HEARTBEAT_S)
+            await pause(stop, HEARTBEAT_S)
 
     async def _watch_recoveries(self) -> None:
         """When a provider takes calls again, ring what waited for it."""
@@ -114,7 +116,7 @@ class Worker:
                 self._working.worked()
             except (QueueUnavailable, StorageUnavailable) as error:
                 (self._claiming if isinstance(error, QueueUnavailable) else self._working).failed(reason=str(error))
-                await self._pause(stop)
+                await pause(stop, OUTAGE_PAUSE_S)
                 if claim is not None:
                     await self._put_back(claim, None, stop)
                 claim = None
@@ -190,13 +192,9 @@ class Worker:
             except (QueueUnavailable, StorageUnavailable):
                 if stop.is_set() or time.monotonic() >= until:
                     return
-                await self._pause(stop)
+                await pause(stop, OUTAGE_PAUSE_S)
             else:
                 return
-
-    async def _pause(self, stop: asyncio.Event, wait_s: float = OUTAGE_PAUSE_S) -> None:
-        """Wait so long, or until stop: by default for a part that is away to come back."""
-        await pause(stop, wait_s)
 
     async def _next(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
         """Confirm, look at the lane's head and ring it if it is due (R7); a claim that came with the confirming."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import random
-import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -284,14 +283,12 @@ async def test_what_a_failover_undid_holds_up_no_lane(server: RedisServer, queue
         await queue.enqueue(lane, message(name))
     first, held = await take(queue, LANE), await take(queue, kept)
     before = await queue.epoch()
-    shutil.copytree(server.folder, tmp_path / "as it was")
+    server.copy_state(tmp_path / "kept")
     confirmed, second = await queue.confirm_and_claim(first, wait_s=0)
     assert confirmed
     assert second is not None
     assert await queue.confirm(await take(queue, OTHER))
-    await asyncio.to_thread(server.kill)
-    shutil.copytree(tmp_path / "as it was", server.folder, dirs_exist_ok=True)
-    await asyncio.to_thread(server.start)
+    await asyncio.to_thread(server.rewind, tmp_path / "kept")
 
     assert await queue.epoch() != before, "nobody rings what may be lost"
     served = await take(queue, LANE)
