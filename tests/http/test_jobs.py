@@ -27,6 +27,20 @@ async def test_jobs_are_listed_latest_first_in_pages(either_site: Site) -> None:
         assert page["jobs"] == everything[1:3]
 
 
+async def test_jobs_of_every_status_are_listed_in_one_order(either_site: Site) -> None:
+    async with either_site.client(either_site.ours.key) as client:
+        queued = [(await queue(client, either_site, number))["id"] for number in range(7)]
+        for each in queued[1::3]:
+            assert (await client.post(f"/v1/jobs/{each}/cancel")).status_code == 200
+        everything = (await client.get("/v1/jobs")).json()["jobs"]
+        assert {job["status"] for job in everything} == {"queued", "cancelled"}
+        latest_first = sorted(everything, key=lambda job: (job["createdAtEpoch"], job["id"]), reverse=True)
+        assert [job["id"] for job in everything] == [job["id"] for job in latest_first]
+        for start in range(8):
+            page = (await client.get("/v1/jobs", params={"limit": 2, "offset": start})).json()
+            assert (page["jobs"], page["total"]) == (everything[start : start + 2], 7)
+
+
 async def test_the_list_is_narrowed(site: Site, client: httpx.AsyncClient) -> None:
     job = await queue(client, site)
 

@@ -1,8 +1,10 @@
 """Generation jobs as an operator sees them: page by page, with what they are about."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, CompoundSelect, func, select, union_all
 
 from onlooker.domain.jobs import JobStatus
 from onlooker.domain.models import Job, Scope
@@ -10,6 +12,8 @@ from onlooker.storage.database import Connection
 from onlooker.storage.jobs import COLUMNS, JOBS, read_job
 from onlooker.storage.tables import agent_events
 from onlooker.storage.tenancy import belongs
+
+LATEST_FIRST = (JOBS.c.created_at.desc(), JOBS.c.id.desc())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +34,29 @@ def list_jobs(conn: Connection, team_id: str, wanted: JobFilter, *, limit: int, 
     conditions = [JOBS.c.team_id == team_id]
     if wanted.project_id is not None:
         conditions.append(JOBS.c.project_id == wanted.project_id)
-    if wanted.status is not None:
-        conditions.append(JOBS.c.status == wanted.status)
     if wanted.source_types:
         conditions.append(JOBS.c.source_type.in_(wanted.source_types))
     if wanted.since is not None:
         conditions.append(JOBS.c.created_at >= wanted.since)
+    if wanted.status is not None:
+        conditions.append(JOBS.c.status == wanted.status)
+    elif wanted.project_id is None:
+        # Each by its name, so that the index by status has a team's jobs in their order.
+        conditions.append(JOBS.c.status.in_(JobStatus))
     total = conn.execute(select(func.count()).select_from(JOBS).where(*conditions)).scalar_one()
-    page = select(*COLUMNS).where(*conditions).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc())
+    if wanted.status is None and wanted.project_id is None:
+        conditions = [JOBS.c.id.in_(_latest(conditions, limit + offset))]
+    page = select(*COLUMNS).where(*conditions).order_by(*LATEST_FIRST)
     return [read_job(row) for row in conn.execute(page.limit(limit).offset(offset))], total
+
+
+def _latest(conditions: Sequence[ColumnElement[bool]], most: int) -> CompoundSelect[Any]:
+    """The ids of the latest jobs of each status: the latest of all are among them."""
+    asked = (
+        select(JOBS.c.id).where(*conditions, JOBS.c.status == status).order_by(*LATEST_FIRST).limit(most)
+        for status in JobStatus
+    )
+    return union_all(*(select(each.subquery()) for each in asked))
 
 
 def payloads_of(conn: Connection, scope: Scope, job: Job) -> list[str]:
