@@ -99,6 +99,8 @@ async def site_with(
     async with open_app(settings) as app, running(app, with_worker=with_worker):
         ours, theirs = await new_tenant(app), await new_tenant(app)
         with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+            # As `onlooker serve` has it: an answer of two writes would wait for an acknowledgement.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             server = _Server(server_config(build_site(app), limits))
             serving = asyncio.create_task(server.serve(sockets=[listening]))
