@@ -40,7 +40,7 @@ SHAPES = ((1, 1), (100, 1), (100, 16))
 """Sessions, and producers or consumers."""
 
 LATENCY_MESSAGES = 300
-IDLE_S = 20
+IDLE_S = 60
 
 
 def message(name: object) -> Message:

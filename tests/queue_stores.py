@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, update
 
 from onlooker.host import ProcessIdentity
 from onlooker.queue.bullmq import Address, BullmqQueue
-from onlooker.queue.contract import LEASE_MS, RETENTION_MS, QueueEngine
+from onlooker.queue.contract import LEASE_MS, LOOK_MS, RETENTION_MS, QueueEngine
 from onlooker.queue.sql import SqlQueue
 from onlooker.storage import schema
 from onlooker.storage.database import Connection, Database, open_database
@@ -35,7 +35,7 @@ class Store(ABC):
 
     @abstractmethod
     def engine(
-        self, *, lease_ms: int = LEASE_MS, retention_ms: int = RETENTION_MS, look_ms: int = 2_000
+        self, *, lease_ms: int = LEASE_MS, retention_ms: int = RETENTION_MS, look_ms: int = LOOK_MS
     ) -> AbstractAsyncContextManager[QueueEngine]:
         """An engine of its own, closed afterwards."""
 
@@ -63,7 +63,7 @@ class SqlStore(Store):
 
     @asynccontextmanager
     async def engine(
-        self, *, lease_ms: int = LEASE_MS, retention_ms: int = RETENTION_MS, look_ms: int = 2_000
+        self, *, lease_ms: int = LEASE_MS, retention_ms: int = RETENTION_MS, look_ms: int = LOOK_MS
     ) -> AsyncIterator[SqlQueue]:
         async with AsyncExitStack() as stack:
             database = await (self.database() if self._shared else self._open(stack))
@@ -153,7 +153,7 @@ class BullmqStore(Store):
         *,
         lease_ms: int = LEASE_MS,
         retention_ms: int = RETENTION_MS,
-        look_ms: int = 2_000,
+        look_ms: int = LOOK_MS,
         kinds: Sequence[str] = (),
     ) -> AsyncIterator[BullmqQueue]:
         queue = BullmqQueue(

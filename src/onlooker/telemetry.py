@@ -70,6 +70,11 @@ class Outage:
         self._is_told = False
         self._told_at = float("-inf")
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it failed when it was last tried."""
+        return self._since is not None
+
     def failed(self, **said: object) -> None:
         """It failed, or fails still; what is said is logged the first time."""
         now = time.monotonic()

@@ -23,7 +23,12 @@ from onlooker.storage.database import Database
 from onlooker.storage.jobs import NOTHING, Later
 from onlooker.telemetry import Outage, log
 
-CLAIM_WAIT_S = 5.0
+CLAIM_WAIT_S = 600.0
+"""Each wait that ends is one more call."""
+
+FIRST_WAIT_S = 5.0
+"""That after an outage, whose end says that it is over."""
+
 OUTAGE_PAUSE_S = 1.0
 """Before a part that is away is asked again."""
 
@@ -138,7 +143,7 @@ class Worker:
 
     async def _claim_when_ready(self) -> Claim | None:
         await self.generate.ready()
-        return await self.queue.claim(wait_s=CLAIM_WAIT_S)
+        return await self.queue.claim(wait_s=FIRST_WAIT_S if self._claiming.is_on else CLAIM_WAIT_S)
 
     async def _handle(self, claim: Claim, stop: asyncio.Event) -> Claim | None:
         """Serve one message; the next claim, where confirming brought one."""

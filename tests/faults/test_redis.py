@@ -14,6 +14,7 @@ from outage import QUEUE_AWAY, assert_told
 from servers import RedisServer, redis_server
 
 SESSIONS = 50
+IDLE_S = 31
 
 
 @pytest.fixture
@@ -108,6 +109,28 @@ def test_a_redis_that_goes_and_comes_back_under_load_stops_nobody_for_long(
     assert [process.poll() for process in (server, *workers)] == [None] * 3
     team.wait_for_no_messages()
     assert_told(team, *QUEUE_AWAY, processes=len(workers))
+
+
+def test_a_process_without_work_asks_redis_five_times_a_second_at_most(
+    team: Deployment, durable_redis: RedisServer
+) -> None:
+    """Whatever is in a script counts too. Each of the shared lanes is looked at once in the time."""
+    team.serve()
+    team.post_sessions(SESSIONS, 2)
+    team.wait_until_settled()
+    team.wait_for_no_messages()
+    with redis.Redis.from_url(durable_redis.url) as admin:
+
+        def commands() -> int:
+            told: int = admin.info("stats")["total_commands_processed"]
+            return told
+
+        time.sleep(3)
+        before = commands()
+        time.sleep(IDLE_S)
+        assert commands() - before <= 5 * IDLE_S
+        ours = [client for client in admin.client_list() if client["name"] == "onlooker"]
+        assert len(ours) <= 3
 
 
 def test_a_server_ends_in_order_while_redis_is_away(team: Deployment, durable_redis: RedisServer) -> None:

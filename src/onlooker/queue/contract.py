@@ -23,6 +23,9 @@ LEASE_MS = 90_000
 RETENTION_MS = 24 * 3_600_000
 """How long a finished id is refused when it is enqueued again."""
 
+LOOK_MS = 2_500
+"""How often a process with waiting consumers looks for itself, whatever it was or was not told."""
+
 NOW = 0
 """No delay."""
 

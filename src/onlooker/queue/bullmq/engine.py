@@ -13,6 +13,7 @@ from onlooker.queue.bullmq.calls import Calls, Put, put
 from onlooker.queue.bullmq.waiters import Waiters
 from onlooker.queue.contract import (
     LEASE_MS,
+    LOOK_MS,
     NOW,
     RETENTION_MS,
     Claim,
@@ -29,9 +30,6 @@ from onlooker.telemetry import log
 HEALTH_TIMEOUT_S = 1.5
 CLOSE_WITHIN_S = 3.0
 """How long the claims are tried to be released at the end."""
-
-LOOK_MS = 2_000
-"""How often a process with waiting consumers looks for itself, whatever it was or was not told."""
 
 PORTION = 100
 """Messages of one call of `enqueue_many`: a script has Redis to itself, a few ms for so many."""

@@ -329,7 +329,12 @@ class Waiters:
             self._alarm = None
         if self._waiters and not self.closed:
             loop = asyncio.get_running_loop()
-            self._alarm = loop.call_at(max(self._look_at, loop.time() + SHORTEST_WAIT_S), self._wake)
+            self._alarm = loop.call_at(max(self._look_at, loop.time() + SHORTEST_WAIT_S), self._come_due)
+
+    def _come_due(self) -> None:
+        """It is time to look. uvloop's timers are up to a millisecond early, and by then it would not seem so."""
+        self._look_at = asyncio.get_running_loop().time()
+        self._wake()
 
     def _keys(self) -> tuple[str, ...]:
         """The markers to wait for: that of everything and those of the shared lanes, or those of certain lanes."""

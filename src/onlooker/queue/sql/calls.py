@@ -478,8 +478,13 @@ class Calls:
             self._changes.stop()
         elif not self.closed:
             loop = asyncio.get_running_loop()
-            self._alarm = loop.call_at(max(self._look_at, loop.time() + SHORTEST_WAIT_MS / 1000), self.wake)
+            self._alarm = loop.call_at(max(self._look_at, loop.time() + SHORTEST_WAIT_MS / 1000), self._come_due)
             self._changes.start()
+
+    def _come_due(self) -> None:
+        """It is time to look. uvloop's timers are up to a millisecond early, and by then it would not seem so."""
+        self._look_at = asyncio.get_running_loop().time()
+        self.wake()
 
 
 def _look_at(answer: asyncio.Future[Any]) -> None:

@@ -12,6 +12,7 @@ from onlooker.domain.errors import ClaimLost, QueueUnavailable, StorageUnavailab
 from onlooker.host import ProcessIdentity
 from onlooker.queue.contract import (
     LEASE_MS,
+    LOOK_MS,
     NOW,
     RETENTION_MS,
     Claim,
@@ -36,9 +37,6 @@ from onlooker.telemetry import log
 T = TypeVar("T")
 
 HEALTH_TIMEOUT_S = 1.8
-LOOK_MS = 2_000
-"""How often a process with waiting consumers looks for itself, whatever it was or was not told."""
-
 EPOCH_ON_SQLITE = "sqlite"
 """Only a power cut takes commits, and every process with them: each rings everything when it starts."""
 

@@ -122,19 +122,21 @@ function seldom()
     return next_due[2] and math.floor(tonumber(next_due[2]) / SCORE)
   end
 
-  -- See to a lane that others than us may have changed.
+  -- See to a lane that others than us may have changed; it is none of those to be checked, or a shared one.
   local function check(q)
     local k = P .. q .. ':'
-    call('ZREM', P .. 'checks', q)
-    if not is_paused(k) and call('LLEN', k .. 'wait') == 0 and call('EXISTS', k .. 'paused') == 1 then
-      call('RENAME', k .. 'paused', k .. 'wait')
+    local is_used = call('EXISTS', k .. 'wait', k .. 'paused', k .. 'active', k .. 'delayed', k .. 'prioritized') > 0
+    if is_used then
+      if not is_paused(k) and call('LLEN', k .. 'wait') == 0 and call('EXISTS', k .. 'paused') == 1 then
+        call('RENAME', k .. 'paused', k .. 'wait')
+      end
+      return_stalled(q, k)
     end
-    return_stalled(q, k)
     if exclusive(q) then return settle(q, k) end
-    local again = math.min(promote(q, k) or now + CHECK_SHARED_MS, now + CHECK_SHARED_MS)
-    call('SADD', P .. 'kinds', q)
-    call('ZADD', P .. 'checks', math.max(again, now + 1), q)
-    if not is_paused(k) then refresh(q, k) end
+    local again = now + CHECK_SHARED_MS
+    if is_used then again = math.max(math.min(promote(q, k) or again, again), now + 1) end
+    call('ZADD', P .. 'checks', again, q)
+    if is_used and not is_paused(k) then refresh(q, k) end
   end
 
   -- Put back what leases have ended of, make ready what has come due. Milliseconds until there is more to do, or nil.
@@ -154,22 +156,24 @@ function seldom()
       end
       soonest = now
     end
-    each(P .. 'leases', function(member)
-      local q, id = split(member)
-      local k = P .. q .. ':'
-      local lock = call('GET', k .. id .. ':lock')
-      if lock and string.sub(lock, 1, 3) ~= 'ol_' then return end
-      unclaim(q, k, id)
-    end)
-    each(P .. 'due', function(member)
-      local q, id = split(member)
-      local k = P .. q .. ':'
-      if call('ZREM', k .. 'delayed', id) == 1 then
-        call('HSET', k .. id, 'delay', 0)
-        put_in_place(k, id)
-      end
-      refresh(q, k)
-    end)
+    if call('EXISTS', P .. 'leases', P .. 'due') > 0 then
+      each(P .. 'leases', function(member)
+        local q, id = split(member)
+        local k = P .. q .. ':'
+        local lock = call('GET', k .. id .. ':lock')
+        if lock and string.sub(lock, 1, 3) ~= 'ol_' then return end
+        unclaim(q, k, id)
+      end)
+      each(P .. 'due', function(member)
+        local q, id = split(member)
+        local k = P .. q .. ':'
+        if call('ZREM', k .. 'delayed', id) == 1 then
+          call('HSET', k .. id, 'delay', 0)
+          put_in_place(k, id)
+        end
+        refresh(q, k)
+      end)
+    end
     each(P .. 'checks', check)
     return soonest and soonest - now
   end
