@@ -15,6 +15,7 @@ from servers import RedisServer, redis_server
 
 SESSIONS = 50
 IDLE_S = 31
+"""Longer than between two checks of a shared lane."""
 
 
 @pytest.fixture
@@ -125,9 +126,9 @@ def test_a_process_without_work_asks_redis_five_times_a_second_at_most(
             told: int = admin.info("stats")["total_commands_processed"]
             return told
 
-        time.sleep(3)
+        time.sleep(3)  # what the last jobs left to do is done
         before = commands()
-        time.sleep(IDLE_S)
+        time.sleep(IDLE_S)  # it is the cost of doing nothing
         assert commands() - before <= 5 * IDLE_S
         ours = [client for client in admin.client_list() if client["name"] == "onlooker"]
         assert len(ours) <= 3

@@ -40,11 +40,12 @@ def list_jobs(conn: Connection, team_id: str, wanted: JobFilter, *, limit: int, 
         conditions.append(JOBS.c.created_at >= wanted.since)
     if wanted.status is not None:
         conditions.append(JOBS.c.status == wanted.status)
-    elif wanted.project_id is None:
-        # Each by its name, so that the index by status has a team's jobs in their order.
+    # A team's jobs are in their order in the index by status alone, so each status is asked for by its name.
+    is_by_status = wanted.status is None and wanted.project_id is None
+    if is_by_status:
         conditions.append(JOBS.c.status.in_(JobStatus))
     total = conn.execute(select(func.count()).select_from(JOBS).where(*conditions)).scalar_one()
-    if wanted.status is None and wanted.project_id is None:
+    if is_by_status:
         conditions = [JOBS.c.id.in_(_latest(conditions, limit + offset))]
     page = select(*COLUMNS).where(*conditions).order_by(*LATEST_FIRST)
     return [read_job(row) for row in conn.execute(page.limit(limit).offset(offset))], total

@@ -124,19 +124,17 @@ function seldom()
 
   -- See to a lane that others than us may have changed; it is none of those to be checked, or a shared one.
   local function check(q)
-    local k = P .. q .. ':'
-    local is_used = call('EXISTS', k .. 'wait', k .. 'paused', k .. 'active', k .. 'delayed', k .. 'prioritized') > 0
-    if is_used then
-      if not is_paused(k) and call('LLEN', k .. 'wait') == 0 and call('EXISTS', k .. 'paused') == 1 then
-        call('RENAME', k .. 'paused', k .. 'wait')
-      end
-      return_stalled(q, k)
+    local k, again = P .. q .. ':', now + CHECK_SHARED_MS
+    local keys = call('EXISTS', k .. 'wait', k .. 'paused', k .. 'active', k .. 'delayed', k .. 'prioritized')
+    if keys == 0 and not exclusive(q) then return call('ZADD', P .. 'checks', again, q) end
+    if not is_paused(k) and call('LLEN', k .. 'wait') == 0 and call('EXISTS', k .. 'paused') == 1 then
+      call('RENAME', k .. 'paused', k .. 'wait')
     end
+    return_stalled(q, k)
     if exclusive(q) then return settle(q, k) end
-    local again = now + CHECK_SHARED_MS
-    if is_used then again = math.max(math.min(promote(q, k) or again, again), now + 1) end
-    call('ZADD', P .. 'checks', again, q)
-    if is_used and not is_paused(k) then refresh(q, k) end
+    again = math.min(promote(q, k) or again, again)
+    call('ZADD', P .. 'checks', math.max(again, now + 1), q)
+    if not is_paused(k) then refresh(q, k) end
   end
 
   -- Put back what leases have ended of, make ready what has come due. Milliseconds until there is more to do, or nil.
@@ -156,6 +154,7 @@ function seldom()
       end
       soonest = now
     end
+    -- Of a queue without work one command tells that there is neither.
     if call('EXISTS', P .. 'leases', P .. 'due') > 0 then
       each(P .. 'leases', function(member)
         local q, id = split(member)
